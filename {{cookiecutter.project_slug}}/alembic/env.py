@@ -1,0 +1,44 @@
+"""Migrations: run on the database of the settings, by one process at a time."""
+
+import asyncio
+import logging
+import sys
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from app.config import ConfigurationError, load_settings
+from app.db import create_engine
+from app.models import Item
+
+# Any number will do, as long as no other program locks the same one in this database.
+ADVISORY_LOCK = 7_236_531_684_420_101_337
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations; whoever comes second waits and finds nothing left to do."""
+    context.configure(
+        connection=connection,
+        target_metadata=Item.metadata,
+        render_as_batch=connection.dialect.name == "sqlite",
+    )
+    with context.begin_transaction():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+        context.run_migrations()
+
+
+async def main() -> None:
+    """Connect and migrate."""
+    engine = create_engine(load_settings(), pool_size=1)
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+        await connection.commit()
+    await engine.dispose()
+
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+try:
+    asyncio.run(main())
+except ConfigurationError as error:
+    sys.exit(f"No migration: {error}.")

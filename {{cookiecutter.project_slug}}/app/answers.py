@@ -1,0 +1,71 @@
+"""A finished answer of the application, as a value that can be shared and kept."""
+
+from hashlib import blake2b
+from typing import NamedTuple, Self
+
+from starlette.types import ASGIApp, Message, Scope
+
+OK = 200
+
+type RawHeader = tuple[bytes, bytes]
+
+# An answer with one of these is meant for one client only (RFC 9110, RFC 6265).
+PERSONAL_HEADERS = frozenset([b"set-cookie", b"vary", b"www-authenticate"])
+
+
+class Answer(NamedTuple):
+    """A response with all its bytes. The first header of a 200 is its entity tag."""
+
+    status: int
+    headers: list[RawHeader]
+    body: bytes
+
+    @property
+    def personal(self) -> bool:
+        """Whether it is meant for one client only."""
+        return any(
+            name in PERSONAL_HEADERS or (name == b"cache-control" and (b"private" in value or b"no-store" in value))
+            for name, value in self.headers
+        )
+
+    def dump(self) -> bytes:
+        """Return the bytes that `load` makes the same answer of; the status is always 200."""
+        return b"\r\n".join([*(name + b": " + value for name, value in self.headers), b"", self.body])
+
+    @classmethod
+    def load(cls, dump: bytes) -> Self:
+        """Return the answer that was dumped."""
+        head, _, body = dump.partition(b"\r\n\r\n")
+        headers: list[RawHeader] = []
+        for line in head.split(b"\r\n"):
+            name, _, value = line.partition(b": ")
+            headers.append((name, value))
+        return cls(OK, headers, body)
+
+
+async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
+    """Run an application for a request without a body and return its whole answer."""
+    status = 500
+    headers: list[RawHeader] = []
+    chunks: list[bytes] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status, headers
+        if message["type"] == "http.response.start":
+            status, headers = message["status"], list(message["headers"])
+        if message["type"] == "http.response.body":
+            chunks.append(message.get("body", b""))
+
+    await app(scope, receive, send)
+    body = b"".join(chunks)
+    if status == OK:
+        headers.insert(0, (b"etag", entity_tag(body)))
+    return Answer(status, headers, body)
+
+
+def entity_tag(body: bytes) -> bytes:
+    """Return a strong entity tag for a body (RFC 9110, section 8.8.3)."""
+    return b'"' + blake2b(body, digest_size=16).hexdigest().encode() + b'"'

@@ -1,0 +1,107 @@
+"""Natural batching: what arrives while a trip is under way travels together on the next one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+
+class Overloaded(Exception):
+    """More callers wait than are allowed to: try again later."""
+
+
+class Batcher[K, V]:
+    """Sends what arrives while a trip is under way together on the next trip.
+
+    There is no timer. A call that finds nothing under way leaves at once; under load batches form by themselves, and
+    their size follows the load. Databases know the idea as group commit.
+
+    `send` gets between 1 and `max_batch` items and returns one result for each, in the same order. A result that is an
+    exception is raised to its caller alone. When `send` raises one of `content_errors`, an item is to blame and each is
+    sent again by itself; every other exception is raised to all callers of the trip.
+
+    A caller joins only a trip that has not left yet, so whatever happened before the call is visible to its trip.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[K]], Awaitable[Sequence[V | Exception]]],
+        *,
+        max_batch: int,
+        max_waiting: int,
+        content_errors: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self._send = send
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._content_errors = content_errors
+        self._waiting: deque[tuple[K, asyncio.Future[V]]] = deque()
+        self._trips: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits and no trip is under way."""
+        return self._trips is None
+
+    async def __call__(self, item: K) -> V:
+        """Return the result for `item` from the next trip.
+
+        Raises Overloaded at once when `max_waiting` callers wait already, and whatever `send` raised.
+        """
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded
+        future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._trips is None:
+            self._trips = asyncio.create_task(self._run_trips())
+        return await future
+
+    async def drain(self) -> None:
+        """Return when everything that was accepted has travelled."""
+        while self._trips is not None:
+            await asyncio.wait([self._trips])
+
+    async def _run_trips(self) -> None:
+        try:
+            while self._waiting:
+                await self._run_trip(self._board())
+        finally:
+            self._trips = None
+
+    def _board(self) -> list[tuple[K, asyncio.Future[V]]]:
+        passengers: list[tuple[K, asyncio.Future[V]]] = []
+        while self._waiting and len(passengers) < self._max_batch:
+            item, future = self._waiting.popleft()
+            if not future.done():
+                passengers.append((item, future))
+        return passengers
+
+    async def _run_trip(self, passengers: list[tuple[K, asyncio.Future[V]]]) -> None:
+        if not passengers:
+            return
+        results: Sequence[V | Exception]
+        try:
+            results = await self._send([item for item, _ in passengers])
+        except self._content_errors as error:
+            if len(passengers) > 1:
+                for passenger in passengers:
+                    await self._run_trip([passenger])
+                return
+            results = [error]
+        except Exception as error:  # noqa: BLE001 - the callers get it
+            results = [error] * len(passengers)
+        except BaseException:
+            for _, future in passengers:
+                future.cancel()
+            raise
+        deliver(passengers, results)
+
+
+def deliver[K, V](passengers: Sequence[tuple[K, asyncio.Future[V]]], results: Sequence[V | Exception]) -> None:
+    """Wake the callers that still wait."""
+    for (_, future), result in zip(passengers, results, strict=True):
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)

@@ -1,0 +1,172 @@
+"""The response cache in Redis, shared by all processes and containers.
+
+Nothing is ever deleted. A stored response carries the generation that was current before the database was asked, and
+counts only while that generation is current. A write replaces the generation by a new random token: one command,
+however much is cached. A reader that is overtaken by a write therefore stores what nobody accepts any more.
+
+A counter would not do: after Redis evicts it, it starts again and makes old responses count.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from app.answers import Answer
+from app.batching import Batcher
+from app.config import Settings
+
+logger = logging.getLogger(__name__)
+
+# The hash tag keeps all keys on one node of a Redis Cluster, so that one MGET may ask for them together.
+TAG = "{items}:"
+GENERATION = TAG + "generation"
+MAX_CONNECTIONS = 8
+MAX_KEYS = 500
+MAX_KEPT_BYTES = 1_048_576
+COOL_DOWN = 1.0
+
+
+class Found(NamedTuple):
+    """The outcome of a look-up. Without a generation the cache was not asked, and nothing may be kept in it."""
+
+    answer: Answer | None
+    generation: bytes | None
+
+
+NOT_ASKED = Found(None, None)
+
+
+class ResponseCache:
+    """Keeps finished responses; while Redis is away it keeps nothing, and no caller waits for it.
+
+    After an error Redis is left alone for a second. An invalidation that was missed meanwhile is owed: until it is
+    made up for, this process asks the cache nothing, and `ttl` bounds what other processes may see.
+    """
+
+    def __init__(self, redis: Redis, *, ttl: int, max_waiting: int) -> None:
+        self._redis = redis
+        self._ttl = ttl
+        self._look_up = Batcher(self._look_up_batch, max_batch=MAX_KEYS, max_waiting=max_waiting)
+        self._asleep_until = 0.0
+        self._missed_invalidations = 0
+        self._making_up: asyncio.Task[None] | None = None
+
+    async def find(self, key: str) -> Found:
+        """Return what is kept under a key; all keys that wait share one round trip."""
+        return await self._look_up(key)
+
+    async def _look_up_batch(self, keys: Sequence[str]) -> Sequence[Found]:
+        if self._missed_invalidations or self._asleep():
+            return [NOT_ASKED] * len(keys)
+        distinct = list(dict.fromkeys(keys))
+        try:
+            replies = cast(list[bytes | None], await self._redis.mget(GENERATION, *(TAG + key for key in distinct)))
+            generation = replies[0] or await self._begin()
+        except RedisError as error:
+            self._fall_asleep(error)
+            return [NOT_ASKED] * len(keys)
+        found = {
+            key: Found(accept(value, generation), generation) for key, value in zip(distinct, replies[1:], strict=True)
+        }
+        return [found[key] for key in keys]
+
+    async def keep(self, key: str, answer: Answer, generation: bytes) -> None:
+        """Keep an answer that was made of data read after `generation` was."""
+        if len(answer.body) > MAX_KEPT_BYTES or self._asleep():
+            return
+        try:
+            await self._redis.set(TAG + key, generation + answer.dump(), ex=self._ttl)
+        except RedisError as error:
+            self._fall_asleep(error)
+
+    async def invalidate(self) -> None:
+        """Let nothing count that was read before this call."""
+        if not self._missed_invalidations and not self._asleep():
+            try:
+                await self._redis.set(GENERATION, new_generation())
+            except RedisError as error:
+                self._fall_asleep(error)
+            else:
+                return
+        self._missed_invalidations += 1
+        if self._making_up is None:
+            self._making_up = asyncio.create_task(self._make_up())
+
+    async def ping(self) -> None:
+        """Ask Redis for something and get it.
+
+        Raises RedisError.
+        """
+        await self._redis.get(GENERATION)
+
+    async def close(self) -> None:
+        """Stop making up for missed invalidations."""
+        if self._making_up is not None:
+            self._making_up.cancel()
+
+    async def _begin(self) -> bytes:
+        """Set a generation where there is none, and return the one that is there then."""
+        token = new_generation()
+        return cast(bytes | None, await self._redis.set(GENERATION, token, nx=True, get=True)) or token
+
+    async def _make_up(self) -> None:
+        while missed := self._missed_invalidations:
+            await asyncio.sleep(COOL_DOWN)
+            try:
+                await self._redis.set(GENERATION, new_generation())
+            except RedisError as error:
+                self._fall_asleep(error)
+                continue
+            # A write that was missed while the token was on its way may be younger than the token.
+            if missed == self._missed_invalidations:
+                self._missed_invalidations = 0
+        self._making_up = None
+
+    def _asleep(self) -> bool:
+        return asyncio.get_running_loop().time() < self._asleep_until
+
+    def _fall_asleep(self, error: RedisError) -> None:
+        logger.warning("Redis does not answer, reads go to the database: %s", error)
+        self._asleep_until = asyncio.get_running_loop().time() + COOL_DOWN
+
+
+def new_generation() -> bytes:
+    """Return a token that no other write ever made."""
+    return secrets.token_bytes(16)
+
+
+def accept(value: bytes | None, generation: bytes) -> Answer | None:
+    """Return the answer in a stored value if it is of this generation."""
+    if value is None or not value.startswith(generation):
+        return None
+    return Answer.load(value[len(generation) :])
+
+
+@asynccontextmanager
+async def open_cache(url: str, settings: Settings) -> AsyncGenerator[ResponseCache]:
+    """Open the connections to Redis and close them; they are made when they are first used.
+
+    A cache that needs longer than its timeout is slower than the database, so there are no retries.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=settings.cache_timeout,
+        socket_timeout=settings.cache_timeout,
+        socket_connect_timeout=settings.cache_timeout,
+        retry=Retry(NoBackoff(), 0),
+    )
+    cache = ResponseCache(Redis(connection_pool=pool), ttl=settings.cache_ttl, max_waiting=settings.max_waiting)
+    try:
+        yield cache
+    finally:
+        await cache.close()
+        await pool.aclose()

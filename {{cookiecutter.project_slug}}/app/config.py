@@ -1,0 +1,155 @@
+"""Settings from the environment and from `.env`, checked before anything starts."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
+DEFAULT_WORKERS = "{{ cookiecutter.workers }}"
+
+
+class ConfigurationError(Exception):
+    """The settings do not allow a start; the message says what to change."""
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use: its affinity, bounded by the quota of its control group, rounded up."""
+    cpus = os.process_cpu_count() or 1
+    for quota_file, period_file in (
+        ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu.max"),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+    ):
+        try:
+            quota = Path(quota_file).read_text().split()[0]
+            period = Path(period_file).read_text().split()[-1]
+        except FileNotFoundError:
+            continue
+        if quota not in ("max", "-1"):
+            return max(1, min(cpus, -(-int(quota) // int(period))))
+    return cpus
+
+
+def worker_count(value: object) -> object:
+    """Replace `auto` by the number of CPUs that this process may use."""
+    if value == "auto":
+        return available_cpus()
+    return value
+
+
+def asyncpg_url(url: str) -> str:
+    """Name the driver in a PostgreSQL URL that leaves it open, as those of most hosting providers do."""
+    scheme, separator, rest = url.partition("://")
+    if scheme in ("postgres", "postgresql"):
+        return f"postgresql+asyncpg{separator}{rest}"
+    return url
+
+
+WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=64)]
+
+
+class Settings(BaseSettings):
+    """What can be set; every name is an environment variable in capitals."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    environment: Literal["development", "production"] = "development"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    web_concurrency: WorkerCount = Field(default_factory=lambda: int(str(worker_count(DEFAULT_WORKERS))))
+    api_replicas: PositiveInt = 1
+    limit_concurrency: PositiveInt = 4000
+    graceful_timeout: PositiveInt = 30
+    max_body_bytes: PositiveInt = 65_536
+    max_waiting: PositiveInt = 2000
+
+    database_url: Annotated[str, AfterValidator(asyncpg_url)] = EMBEDDED_DATABASE_URL
+    db_pool_size: PositiveInt = 5
+    db_max_connections: PositiveInt = 100
+    db_reserved_connections: int = Field(default=10, ge=0)
+    db_timeout: PositiveFloat = 1.5
+    # {% if cookiecutter.caching %}
+
+    redis_url: str | None = None
+    cache_ttl: PositiveInt = 60
+    cache_timeout: PositiveFloat = 0.1
+    # {% endif %}
+    # {% if cookiecutter.queued_writes %}
+
+    broker_url: str | None = None
+    broker_deadline: PositiveFloat = 1.0
+    worker_concurrency: PositiveInt = 2
+    worker_replicas: PositiveInt = 3
+    # {% endif %}
+
+    @property
+    def production(self) -> bool:
+        """Whether embedded parts are refused."""
+        return self.environment == "production"
+
+    @property
+    def embedded_database(self) -> bool:
+        """Whether the database is a SQLite file."""
+        return self.database_url.startswith("sqlite")
+
+    @model_validator(mode="after")
+    def refuse_embedded_parts_in_production(self) -> Self:
+        """Check that production names a server for every part."""
+        if self.production and self.embedded_database:
+            raise ValueError("DATABASE_URL must name a PostgreSQL server when ENVIRONMENT is production")
+        # {% if cookiecutter.caching %}
+        if self.production and not self.redis_url:
+            raise ValueError("REDIS_URL must name a Redis server when ENVIRONMENT is production")
+        # {% endif %}
+        # {% if cookiecutter.queued_writes %}
+        if self.production and not self.broker_url:
+            raise ValueError("BROKER_URL must name a RabbitMQ server when ENVIRONMENT is production")
+        # {% endif %}
+        return self
+
+    @model_validator(mode="after")
+    def fit_the_connection_budget(self) -> Self:
+        """Check that all processes together stay below the connections that the database allows."""
+        if self.embedded_database:
+            return self
+        api = self.api_replicas * self.web_concurrency
+        needed = api * self.db_pool_size + self.db_reserved_connections
+        sum_in_words = f"{api} API workers x {self.db_pool_size} + {self.db_reserved_connections} in reserve"
+        remedy = "lower WEB_CONCURRENCY or DB_POOL_SIZE"
+        # {% if cookiecutter.queued_writes %}
+        writers = self.worker_replicas * self.worker_concurrency
+        needed += writers
+        sum_in_words += f" + {writers} Celery processes x 1"
+        remedy = "lower WEB_CONCURRENCY, DB_POOL_SIZE or WORKER_CONCURRENCY"
+        # {% endif %}
+        if needed > self.db_max_connections:
+            raise ValueError(
+                f"{sum_in_words} = {needed} database connections, but DB_MAX_CONNECTIONS is {self.db_max_connections}: "
+                f"{remedy}, or raise max_connections in PostgreSQL and DB_MAX_CONNECTIONS"
+            )
+        return self
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises ConfigurationError with one sentence for each setting that cannot be used.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        sentences = [
+            ": ".join([*(str(part).upper() for part in problem["loc"]), problem["msg"].removeprefix("Value error, ")])
+            for problem in error.errors(include_url=False)
+        ]
+        raise ConfigurationError("; ".join(sentences)) from None

@@ -1,0 +1,140 @@
+"""The database: one pool for the process, a deadline for each trip, and one error for "it is away"."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from sqlalchemy import event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from app.config import Settings
+
+# Classes of SQLSTATE (PostgreSQL manual, appendix A). Connection exception, insufficient resources and operator
+# intervention blame the server; data exception and integrity constraint violation blame the values.
+UNAVAILABLE_SQLSTATES = ("08", "53", "57")
+CONTENT_SQLSTATES = ("22", "23")
+
+
+class Base(DeclarativeBase):
+    """The parent of all models."""
+
+
+class DatabaseUnavailable(Exception):
+    """The database did not answer in time, or not at all."""
+
+
+class ContentRefused(Exception):
+    """The database refused the values of a statement; the message is the database's reason."""
+
+
+class Database:
+    """Runs work on pooled connections, within a deadline."""
+
+    def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
+        self._timeout = timeout
+        self._engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def read[T](self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run work that is one SELECT, without the round trips of a transaction.
+
+        Raises DatabaseUnavailable.
+        """
+        return await self._run(self._autocommit.connect, work)
+
+    async def write[T](self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run work in one transaction and commit it. The work may run twice, so it must be idempotent.
+
+        Raises ContentRefused, or DatabaseUnavailable; after the latter the transaction may have been committed.
+        """
+        return await self._run(self._engine.begin, work)
+
+    async def ping(self) -> None:
+        """Ask for nothing and get it.
+
+        Raises DatabaseUnavailable.
+        """
+        await self.read(lambda connection: connection.execute(text("SELECT 1")))
+
+    async def _run[T](
+        self,
+        connect: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+        work: Callable[[AsyncConnection], Awaitable[T]],
+    ) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    async with connect() as connection:
+                        return await work(connection)
+                except DBAPIError as error:
+                    if not error.connection_invalidated:
+                        raise
+                # The server was restarted under a pooled connection. The pool has dropped all of them by now.
+                async with connect() as connection:
+                    return await work(connection)
+        except (PoolTimeoutError, OSError) as error:
+            raise DatabaseUnavailable from error
+        except DBAPIError as error:
+            if blames_server(error):
+                raise DatabaseUnavailable from error
+            if blames_content(error):
+                raise ContentRefused(str(error.orig)) from error
+            raise
+
+
+def blames_server(error: DBAPIError) -> bool:
+    """Whether an error of the driver blames the server or the connection."""
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate:
+        return str(sqlstate).startswith(UNAVAILABLE_SQLSTATES)
+    return error.connection_invalidated or isinstance(error, InterfaceError | OperationalError)
+
+
+def blames_content(error: DBAPIError) -> bool:
+    """Whether an error of the driver blames the values of the statement."""
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate:
+        return str(sqlstate).startswith(CONTENT_SQLSTATES)
+    return isinstance(error, DataError | IntegrityError)
+
+
+@asynccontextmanager
+async def open_database(settings: Settings, *, pool_size: int) -> AsyncGenerator[Database]:
+    """Open the pool and close it; connections are made when they are first used."""
+    engine = create_engine(settings, pool_size=pool_size)
+    try:
+        yield Database(engine, timeout=settings.db_timeout)
+    finally:
+        await engine.dispose()
+
+
+def create_engine(settings: Settings, *, pool_size: int) -> AsyncEngine:
+    """Return an engine for the configured database that holds at most `pool_size` connections."""
+    if settings.embedded_database:
+        engine = create_async_engine(settings.database_url)
+        event.listen(engine.sync_engine, "connect", let_readers_and_a_writer_work_together)
+        return engine
+    return create_async_engine(
+        settings.database_url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=settings.db_timeout,
+        pool_use_lifo=True,
+        connect_args={
+            "timeout": settings.db_timeout,
+            "server_settings": {"application_name": "{{ cookiecutter.project_slug }}", "jit": "off"},
+        },
+    )
+
+
+def let_readers_and_a_writer_work_together(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """Switch a SQLite connection to write-ahead logging and let it wait for a lock."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout = 1000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.close()

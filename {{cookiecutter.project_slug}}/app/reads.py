@@ -1,0 +1,185 @@
+"""Reads: identical concurrent GETs share one trip, and one cached answer."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode
+from uuid import UUID
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import crud
+from app.answers import OK, Answer, RawHeader, answer_of
+from app.batching import Batcher, Overloaded
+# {% if cookiecutter.caching %}
+from app.cache import ResponseCache
+# {% endif %}
+from app.db import Database
+from app.pagination import Position, encode_cursor
+from app.problems import overloaded
+
+MAX_IDS = 500
+NOT_MODIFIED = 304
+
+# Requests with one of these may get an answer of their own.
+PERSONAL_REQUEST_HEADERS = frozenset([b"authorization", b"cookie", b"origin"])
+
+MISS = (b"x-cache", b"miss")
+SHARED = (b"x-cache", b"shared")
+BYPASS = (b"x-cache", b"bypass")
+# {% if cookiecutter.caching %}
+HIT = (b"x-cache", b"hit")
+# {% endif %}
+
+
+class ItemReader:
+    """Reads items from the database."""
+
+    def __init__(self, database: Database, *, max_waiting: int) -> None:
+        self._database = database
+        self._by_id = Batcher(self._select_batch, max_batch=MAX_IDS, max_waiting=max_waiting)
+
+    async def one(self, item_id: UUID) -> crud.ItemRow | None:
+        """Return an item, or None when there is none; all ids that wait share one SELECT."""
+        return await self._by_id(item_id)
+
+    async def page(self, *, limit: int, after: Position | None) -> tuple[Sequence[crud.ItemRow], str | None]:
+        """Return up to `limit` items, newest first, and the cursor of the page that follows, if one does."""
+        rows = await self._database.read(partial(crud.list_items, limit=limit + 1, after=after))
+        if len(rows) <= limit:
+            return rows, None
+        last = rows[limit - 1]
+        return rows[:limit], encode_cursor(Position(last.created_at, last.id))
+
+    async def _select_batch(self, ids: Sequence[UUID]) -> Sequence[crud.ItemRow | None]:
+        found = await self._database.read(partial(crud.get_items, ids=ids))
+        return [found.get(item_id) for item_id in ids]
+
+
+class Shared(NamedTuple):
+    """An answer, and how this request came by it."""
+
+    answer: Answer
+    cache_status: RawHeader
+
+
+class SharedReads:
+    """ASGI middleware that runs the application once for all identical GETs that wait at the same time.
+
+    `routes` maps the paths that may be shared to their query parameters; `/*` at the end stands for one segment.
+    Other parameters do not reach the key, as they do not change the answer. Requests with credentials pass by.
+
+    Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13), and say in `X-Cache` where they come from.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Mapping[str, Sequence[str]], *, max_waiting: int) -> None:
+        self._app = app
+        self._routes = routes
+        self._max_waiting = max_waiting
+        self._renders: dict[tuple[str, bytes | None], Batcher[Scope, Shared]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        key = None
+        if scope["type"] == "http" and scope["method"] == "GET":
+            key = self._key_of(scope)
+        if key is None:
+            await self._app(scope, receive, send)
+            return
+        if_none_match = None
+        for name, value in scope["headers"]:
+            if name in PERSONAL_REQUEST_HEADERS:
+                await self._app(scope, receive, partial(send_with_header, send, BYPASS))
+                return
+            if name == b"if-none-match":
+                if_none_match = value
+        try:
+            answer, cache_status = await self._find(key, scope)
+        except Overloaded:
+            await overloaded()(scope, receive, send)
+            return
+        status, headers, body = answer
+        if if_none_match is not None and status == OK and matches(if_none_match, headers[0][1]):
+            status, headers, body = NOT_MODIFIED, headers[:1], b""
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, cache_status]})
+        await send({"type": "http.response.body", "body": body})
+
+    def _key_of(self, scope: Scope) -> str | None:
+        path: str = scope["path"]
+        parameters = self._routes.get(path)
+        if parameters is None:
+            parameters = self._routes.get(path[: path.rfind("/")] + "/*")
+        if parameters is None:
+            return None
+        query: bytes = scope["query_string"]
+        if not query or not parameters:
+            return path
+        given = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+        return f"{path}?{urlencode([(name, given[name]) for name in parameters if name in given])}"
+
+    async def _find(self, key: str, scope: Scope) -> Shared:
+        generation = None
+        # {% if cookiecutter.caching %}
+        cache: ResponseCache | None = scope["state"]["cache"]
+        if cache is not None:
+            found = await cache.find(key)
+            if found.answer is not None:
+                return Shared(found.answer, HIT)
+            generation = found.generation
+        # {% endif %}
+        return await self._render(key, generation, scope)
+
+    async def _render(self, key: str, generation: bytes | None, scope: Scope) -> Shared:
+        flight = self._renders.get((key, generation))
+        if flight is None:
+            render = Render(self._app, key, generation)
+            flight = Batcher(render.send, max_batch=self._max_waiting, max_waiting=self._max_waiting)
+            self._renders[key, generation] = flight
+        try:
+            return await flight(scope)
+        finally:
+            if flight.idle:
+                self._renders.pop((key, generation), None)
+
+
+class Render:
+    """Runs the application for one key.
+
+    Callers with the same generation may share an answer that is finished already: no write was acknowledged between
+    the reading of that generation, which came before the database was asked, and their own look-up.
+    """
+
+    def __init__(self, app: ASGIApp, key: str, generation: bytes | None) -> None:
+        self._app = app
+        self._key = key
+        self._generation = generation
+        self._finished: Answer | None = None
+
+    async def send(self, scopes: Sequence[Scope]) -> Sequence[Shared]:
+        """Return an answer for each request."""
+        if self._finished is not None:
+            return [Shared(self._finished, SHARED)] * len(scopes)
+        answer = await answer_of(self._app, scopes[0])
+        if answer.personal:
+            others = [await answer_of(self._app, scope) for scope in scopes[1:]]
+            return [Shared(own, BYPASS) for own in [answer, *others]]
+        # {% if cookiecutter.caching %}
+        if self._generation is not None and answer.status == OK:
+            await scopes[0]["state"]["cache"].keep(self._key, answer, self._generation)
+            self._finished = answer
+        # {% endif %}
+        return [Shared(answer, MISS), *[Shared(answer, SHARED)] * (len(scopes) - 1)]
+
+
+async def send_with_header(send: Send, header: RawHeader, message: Message) -> None:
+    """Send a message, with one more header if it starts a response."""
+    if message["type"] == "http.response.start":
+        message = {**message, "headers": [*message["headers"], header]}
+    await send(message)
+
+
+def matches(if_none_match: bytes, etag: bytes) -> bool:
+    """Whether an If-None-Match header names this entity tag (weak comparison, RFC 9110, section 13.1.2)."""
+    if if_none_match.strip() == b"*":
+        return True
+    return any(tag.strip().removeprefix(b"W/") == etag for tag in if_none_match.split(b","))

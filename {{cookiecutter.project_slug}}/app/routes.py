@@ -1,0 +1,155 @@
+"""/items: list, create, fetch, change, delete."""
+
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Annotated, Any, cast
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import AfterValidator
+from starlette.exceptions import HTTPException
+from uuid_utils.compat import uuid7
+
+from app.crud import ItemRow
+from app.pagination import decode_cursor
+from app.reads import ItemReader
+from app.schemas import ItemCreate, ItemPage, ItemRead, ItemUpdate, NewItem
+from app.writes import DirectWriter, Writer
+
+# Paths whose answers may be shared between clients, with the query parameters that change them.
+SHARED_ROUTES = {"/items": ("limit", "cursor"), "/items/*": ()}
+
+# UUIDv5 (RFC 9562) of an idempotency key, so that its repetitions meet at one row.
+KEY_NAMESPACE = uuid5(NAMESPACE_URL, "{{ cookiecutter.project_slug }}/idempotency-key")
+
+
+def problem_responses(**descriptions: str) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of problems: a description for each `_status`."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        int(status.removeprefix("_")): {"description": description, "content": content}
+        for status, description in descriptions.items()
+    }
+
+
+LOCATION = {"Location": {"description": "The address of the item", "schema": {"type": "string"}}}
+NOT_FOUND = problem_responses(_404="There is no item with this id")
+TOO_LARGE = problem_responses(_413="The body is too large")
+CREATE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    201: {"model": ItemRead, "description": "Stored", "headers": LOCATION},
+    # {% if cookiecutter.queued_writes %}
+    202: {"model": ItemRead, "description": "Accepted; a worker stores it", "headers": LOCATION},
+    # {% endif %}
+}
+
+router = APIRouter(
+    prefix="/items",
+    tags=["items"],
+    responses=problem_responses(
+        _422="The request is not valid",
+        _503="The service cannot do this now; `Retry-After` says when",
+    ),
+)
+
+
+def check_cursor(cursor: str) -> str:
+    """Refuse a cursor that no page gave."""
+    decode_cursor(cursor)
+    return cursor
+
+
+Cursor = Annotated[str, AfterValidator(check_cursor)]
+
+
+def reader_of(request: Request) -> ItemReader:
+    """Return the reader that the lifespan opened."""
+    return cast(ItemReader, request.state.reader)
+
+
+def writer_of(request: Request) -> Writer:
+    """Return the writer of new items that the lifespan opened."""
+    return cast(Writer, request.state.writer)
+
+
+def direct_writer_of(request: Request) -> DirectWriter:
+    """Return the writer of changes that the lifespan opened."""
+    return cast(DirectWriter, request.state.direct_writer)
+
+
+@router.get("")
+async def list_items(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Items on a page")] = 100,
+    cursor: Annotated[Cursor | None, Query(description="`next_cursor` of the page before")] = None,
+) -> ItemPage:
+    """List items, newest first."""
+    after = None if cursor is None else decode_cursor(cursor)
+    rows, next_cursor = await reader_of(request).page(limit=limit, after=after)
+    return ItemPage.model_validate({"items": rows, "next_cursor": next_cursor})
+
+
+@router.post("", status_code=201, response_model=ItemRead, responses=CREATE_RESPONSES | TOO_LARGE)
+async def create_item(
+    request: Request,
+    body: ItemCreate,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, description="Makes repetitions of this request store one item"),
+    ] = None,
+) -> Response:
+    """Create an item."""
+    receipt = await writer_of(request).create(new_item(body, idempotency_key))
+    item = receipt.item
+    return Response(
+        item_read(item).model_dump_json(),
+        201 if receipt.stored else 202,
+        {"Location": f"{request.scope.get('root_path', '')}/items/{item.id}"},
+        media_type="application/json",
+    )
+
+
+@router.get("/{item_id}", responses=NOT_FOUND)
+async def get_item(request: Request, item_id: UUID) -> ItemRead:
+    """Fetch an item."""
+    return found(await reader_of(request).one(item_id))
+
+
+@router.patch("/{item_id}", responses=NOT_FOUND | TOO_LARGE)
+async def update_item(request: Request, item_id: UUID, body: ItemUpdate) -> ItemRead:
+    """Change an item; what is left out stays."""
+    return found(await direct_writer_of(request).update(item_id, body.changes()))
+
+
+@router.delete("/{item_id}", status_code=204, responses=NOT_FOUND)
+async def delete_item(request: Request, item_id: UUID) -> None:
+    """Delete an item."""
+    if not await direct_writer_of(request).delete(item_id):
+        raise no_such_item()
+
+
+def new_item(body: ItemCreate, idempotency_key: str | None) -> NewItem:
+    """Give a new item its id, its creation time and, with an idempotency key, its fingerprint."""
+    now = datetime.now(UTC)
+    if idempotency_key is None:
+        return NewItem(uuid7(), body.name, body.description, now)
+    fingerprint = blake2b(body.model_dump_json().encode(), digest_size=16).hexdigest()
+    return NewItem(uuid5(KEY_NAMESPACE, idempotency_key), body.name, body.description, now, fingerprint)
+
+
+def item_read(item: NewItem | ItemRow) -> ItemRead:
+    """Return what a client sees of an item."""
+    return ItemRead.model_construct(
+        id=item.id, name=item.name, description=item.description, created_at=item.created_at
+    )
+
+
+def found(row: ItemRow | None) -> ItemRead:
+    """Return what a client sees of a row, if there is one."""
+    if row is None:
+        raise no_such_item()
+    return item_read(row)
+
+
+def no_such_item() -> HTTPException:
+    """Return the error for an id that no item has."""
+    return HTTPException(404, "There is no item with this id.")

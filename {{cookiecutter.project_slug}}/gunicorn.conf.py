@@ -1,0 +1,39 @@
+"""Gunicorn: how many workers, and what each of them may hold."""
+
+import sys
+from typing import ClassVar
+
+from uvicorn_worker import UvicornWorker
+
+from app.config import ConfigurationError, load_settings
+
+try:
+    settings = load_settings()
+except ConfigurationError as error:
+    sys.exit(f"The service does not start: {error}.")
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]
+    """A Uvicorn worker that refuses what it cannot hold, and finishes before it is killed."""
+
+    CONFIG_KWARGS: ClassVar = {
+        "lifespan": "on",
+        "limit_concurrency": settings.limit_concurrency,
+        # Gunicorn kills at the graceful timeout; the last seconds are for the end of the lifespan.
+        "timeout_graceful_shutdown": max(1, settings.graceful_timeout - 5),
+        "server_header": False,
+        "ws": "none",
+    }
+
+
+worker_class = Worker
+workers = settings.web_concurrency
+bind = "0.0.0.0:8000"
+backlog = 2048
+# Longer than the idle timeout of the usual load balancers (60 s), so that they close idle connections and not we.
+keepalive = 75
+graceful_timeout = settings.graceful_timeout
+loglevel = settings.log_level
+# The heartbeat is a file: in memory no slow disk can make a worker look dead.
+worker_tmp_dir = "/dev/shm"  # noqa: S108
+control_socket_disable = True
