@@ -1,11 +1,14 @@
 """A finished answer of the application, as a value that can be shared and kept."""
 
+import logging
 from hashlib import blake2b
 from typing import NamedTuple, Self
 
 from starlette.types import ASGIApp, Message, Scope
 
 OK = 200
+
+logger = logging.getLogger(__name__)
 
 type RawHeader = tuple[bytes, bytes]
 
@@ -45,21 +48,29 @@ class Answer(NamedTuple):
 
 async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
     """Run an application for a request without a body and return its whole answer."""
-    status = 500
+    status = 0
     headers: list[RawHeader] = []
     chunks: list[bytes] = []
+    complete = False
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
-        nonlocal status, headers
+        nonlocal status, headers, complete
         if message["type"] == "http.response.start":
             status, headers = message["status"], list(message["headers"])
         if message["type"] == "http.response.body":
             chunks.append(message.get("body", b""))
+            complete = not message.get("more_body", False)
 
-    await app(scope, receive, send)
+    try:
+        await app(scope, receive, send)
+    except Exception:
+        # Starlette answers 500 and raises again, for the log.
+        if not complete:
+            raise
+        logger.exception("the application failed at %s", scope["path"])
     body = b"".join(chunks)
     if status == OK:
         headers.insert(0, (b"etag", entity_tag(body)))

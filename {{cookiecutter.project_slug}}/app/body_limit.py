@@ -5,9 +5,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import problem
 
-# The rest of the body is not read, so the connection cannot serve another request.
-CLOSE = {"Connection": "close"}
-
 
 class BodyLimit:
     """ASGI middleware that refuses bodies of more than `limit` bytes with 413 (RFC 9110, section 15.5.14).
@@ -24,7 +21,7 @@ class BodyLimit:
         if scope["type"] == "http":
             for name, value in scope["headers"]:
                 if name == b"content-length" and int(value) > self._limit:
-                    await problem(413, self._sentence(), headers=CLOSE)(scope, receive, send)
+                    await problem(413, self._sentence())(scope, receive, send)
                     return
                 if name == b"transfer-encoding":
                     receive = self._count(receive)
@@ -38,7 +35,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit:
-                raise HTTPException(413, self._sentence(), CLOSE)
+                raise HTTPException(413, self._sentence())
             return message
 
         return counted

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -18,6 +19,10 @@ from app.config import Settings
 # intervention blame the server; data exception and integrity constraint violation blame the values.
 UNAVAILABLE_SQLSTATES = ("08", "53", "57")
 CONTENT_SQLSTATES = ("22", "23")
+
+
+type Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+type Work[T] = Callable[[AsyncConnection], Awaitable[T]]
 
 
 class Base(DeclarativeBase):
@@ -37,17 +42,18 @@ class Database:
 
     def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
         self._timeout = timeout
+        self._abandoned: set[asyncio.Task[Any]] = set()
         self._engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def read[T](self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def read[T](self, work: Work[T]) -> T:
         """Run work that is one SELECT, without the round trips of a transaction.
 
         Raises DatabaseUnavailable.
         """
         return await self._run(self._autocommit.connect, work)
 
-    async def write[T](self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def write[T](self, work: Work[T]) -> T:
         """Run work in one transaction and commit it. The work may run twice, so it must be idempotent.
 
         Raises ContentRefused, or DatabaseUnavailable; after the latter the transaction may have been committed.
@@ -61,30 +67,48 @@ class Database:
         """
         await self.read(lambda connection: connection.execute(text("SELECT 1")))
 
-    async def _run[T](
-        self,
-        connect: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
-        work: Callable[[AsyncConnection], Awaitable[T]],
-    ) -> T:
+    async def _run[T](self, connect: Connect, work: Work[T]) -> T:
+        attempt = asyncio.create_task(run_work(connect, work))
         try:
-            async with asyncio.timeout(self._timeout):
-                try:
-                    async with connect() as connection:
-                        return await work(connection)
-                except DBAPIError as error:
-                    if not error.connection_invalidated:
-                        raise
-                # The server was restarted under a pooled connection. The pool has dropped all of them by now.
-                async with connect() as connection:
-                    return await work(connection)
-        except (PoolTimeoutError, OSError) as error:
-            raise DatabaseUnavailable from error
-        except DBAPIError as error:
-            if blames_server(error):
-                raise DatabaseUnavailable from error
-            if blames_content(error):
-                raise ContentRefused(str(error.orig)) from error
+            done, _ = await asyncio.wait([attempt], timeout=self._timeout)
+        except asyncio.CancelledError:
+            self._abandon(attempt)
             raise
+        if not done:
+            self._abandon(attempt)
+            raise DatabaseUnavailable
+        return attempt.result()
+
+    def _abandon(self, attempt: asyncio.Task[Any]) -> None:
+        # Closing a connection to a frozen server takes its time, and no caller should wait for it.
+        attempt.cancel()
+        self._abandoned.add(attempt)
+        attempt.add_done_callback(self._abandoned.discard)
+
+
+async def run_work[T](connect: Connect, work: Work[T]) -> T:
+    """Run work on a connection, on another one if the server was restarted under the first.
+
+    Raises ContentRefused, or DatabaseUnavailable.
+    """
+    try:
+        try:
+            async with connect() as connection:
+                return await work(connection)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        # The pool has dropped all its connections by now.
+        async with connect() as connection:
+            return await work(connection)
+    except (PoolTimeoutError, OSError) as error:
+        raise DatabaseUnavailable from error
+    except DBAPIError as error:
+        if blames_server(error):
+            raise DatabaseUnavailable from error
+        if blames_content(error):
+            raise ContentRefused(str(error.orig)) from error
+        raise
 
 
 def blames_server(error: DBAPIError) -> bool:

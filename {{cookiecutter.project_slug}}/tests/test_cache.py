@@ -1,0 +1,224 @@
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from app.answers import Answer
+from app.cache import GENERATION, MAX_KEPT_BYTES, NOT_ASKED, TAG, ResponseCache, open_cache
+from app.config import Settings
+from app.reads import SharedReads
+from tests.conftest import Serve, stack_url
+from tests.proxy import proxied
+from tests.test_reads import ROUTES, Application, get
+from tests.waiting import eventually, settle
+
+ANSWER = Answer(200, [(b"etag", b'"1"')], b"body")
+
+
+@pytest.fixture
+async def redis() -> AsyncGenerator[Redis]:
+    async with Redis.from_url(stack_url("REDIS_URL")) as redis:
+        keys = [key async for key in redis.scan_iter(match=f"{TAG}*")]
+        if keys:
+            await redis.delete(*keys)
+        yield redis
+
+
+@pytest.fixture
+def settings(redis: Redis) -> Settings:
+    assert redis
+    return Settings(_env_file=None, redis_url=stack_url("REDIS_URL"), cache_ttl=60)
+
+
+@pytest.fixture
+async def cache(settings: Settings) -> AsyncGenerator[ResponseCache]:
+    async with open_cache(stack_url("REDIS_URL"), settings) as cache:
+        yield cache
+
+
+async def generation_of(cache: ResponseCache) -> bytes:
+    found = await cache.find("any")
+    assert found.generation is not None
+    return found.generation
+
+
+async def test_what_is_kept_is_found(cache: ResponseCache) -> None:
+    await cache.keep("page", ANSWER, await generation_of(cache))
+    assert (await cache.find("page")).answer == ANSWER
+    assert (await cache.find("other")).answer is None
+
+
+async def test_one_round_trip_serves_all_that_wait(cache: ResponseCache, redis: Redis) -> None:
+    await cache.keep("page", ANSWER, await generation_of(cache))
+    before = await redis.info("commandstats")
+    found = await asyncio.gather(*(cache.find(f"page{number or ''}") for number in (0, 0, 1, 2)))
+    after = await redis.info("commandstats")
+    assert [one.answer for one in found] == [ANSWER, ANSWER, None, None]
+    assert after["cmdstat_mget"]["calls"] == before["cmdstat_mget"]["calls"] + 1
+
+
+async def test_an_invalidation_ends_everything_kept(cache: ResponseCache) -> None:
+    generation = await generation_of(cache)
+    await cache.keep("page", ANSWER, generation)
+    await cache.invalidate()
+    found = await cache.find("page")
+    assert found.answer is None
+    assert found.generation not in (None, generation)
+
+
+async def test_a_slow_reader_cannot_resurrect_an_old_list(cache: ResponseCache) -> None:
+    application = Application()
+    reads = SharedReads(application, ROUTES, max_waiting=10)
+    state = {"cache": cache}
+
+    application.gate.clear()
+    slow = asyncio.create_task(get(reads, "/items", state=state))
+    await application.called.wait()
+    await cache.invalidate()
+    application.gate.set()
+    assert (await slow).body == b"1"
+
+    fresh = await get(reads, "/items", state=state)
+    assert (fresh.body, fresh["x-cache"]) == (b"2", "miss")
+    assert (await get(reads, "/items", state=state))["x-cache"] == "hit"
+
+
+async def test_a_lost_generation_ends_everything_kept(cache: ResponseCache, redis: Redis) -> None:
+    await cache.keep("page", ANSWER, await generation_of(cache))
+    await redis.delete(GENERATION)
+    assert (await cache.find("page")).answer is None
+    assert await redis.get(GENERATION) == await generation_of(cache)
+
+
+async def test_two_processes_begin_with_the_same_generation(cache: ResponseCache, settings: Settings) -> None:
+    async with open_cache(stack_url("REDIS_URL"), settings) as other:
+        one, another = await asyncio.gather(generation_of(cache), generation_of(other))
+    assert one == another
+
+
+async def test_what_is_kept_expires(cache: ResponseCache, redis: Redis) -> None:
+    await cache.keep("page", ANSWER, await generation_of(cache))
+    assert 0 < await redis.ttl(f"{TAG}page") <= 60
+
+
+async def test_a_huge_answer_is_not_kept(cache: ResponseCache) -> None:
+    await cache.keep("page", ANSWER._replace(body=b"x" * (MAX_KEPT_BYTES + 1)), await generation_of(cache))
+    assert (await cache.find("page")).answer is None
+
+
+async def test_readers_of_one_generation_share_a_finished_answer(cache: ResponseCache) -> None:
+    application = Application()
+    application.gate.clear()
+    reads = SharedReads(application, ROUTES, max_waiting=10)
+    early = asyncio.create_task(get(reads, "/items", state={"cache": cache}))
+    await application.called.wait()
+    late = [asyncio.create_task(get(reads, "/items", state={"cache": cache})) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    application.gate.set()
+    bodies = {reply.body for reply in await asyncio.gather(early, *late)}
+    assert bodies == {b"1"}
+    assert len(application.calls) == 1
+
+
+async def test_an_error_is_not_kept(cache: ResponseCache) -> None:
+    application = Application(status=404)
+    reads = SharedReads(application, ROUTES, max_waiting=10)
+    for body in (b"1", b"2"):
+        assert (await get(reads, "/items/a", state={"cache": cache})).body == body
+
+
+async def test_a_stopped_redis_costs_little_and_a_missed_invalidation_is_made_up_for(settings: Settings) -> None:
+    async with (
+        open_cache(stack_url("REDIS_URL"), settings) as elsewhere,
+        proxied(stack_url("REDIS_URL")) as (url, proxy),
+        open_cache(url, settings) as cache,
+    ):
+        generation = await generation_of(cache)
+        await elsewhere.keep("page", ANSWER, generation)
+        await proxy.stop()
+        assert await cache.find("page") == NOT_ASKED
+        started = time.monotonic()
+        for _ in range(100):
+            assert await cache.find("page") == NOT_ASKED
+            await cache.invalidate()
+            await cache.keep("page", ANSWER, generation)
+        assert time.monotonic() - started < 0.1, "a Redis that is away is not asked"
+
+        await proxy.start()
+        assert await cache.find("page") == NOT_ASKED, "the invalidation is still owed"
+
+        async def asked_again() -> bool:
+            return await cache.find("page") != NOT_ASKED
+
+        await eventually(asked_again, within=5)
+        assert (await cache.find("page")).answer is None
+        assert (await elsewhere.find("page")).answer is None
+
+
+async def test_a_write_during_the_making_up_is_made_up_for_too(cache: ResponseCache, redis: Redis) -> None:
+    before = await generation_of(cache)
+    cache._missed_invalidations = 1
+    making_up = asyncio.create_task(cache._make_up())
+    await asyncio.sleep(0)
+    original = cache._redis.set
+
+    async def set_and_miss_another(*arguments: Any, **options: Any) -> Any:
+        cache._redis.set = original  # type: ignore[method-assign]
+        result = await original(*arguments, **options)
+        await cache.invalidate()
+        return result
+
+    cache._redis.set = set_and_miss_another  # type: ignore[method-assign]
+    generations: list[object] = [before]
+    while not making_up.done():
+        generation = await redis.get(GENERATION)
+        if generation != generations[-1]:
+            generations.append(generation)
+        await asyncio.sleep(0.01)
+    generations.append(await redis.get(GENERATION))
+    assert len(set(generations)) == 3, "one token for each of the two writes"
+
+
+async def test_a_frozen_redis_does_not_freeze_reads(serve: Serve) -> None:
+    async with proxied(stack_url("REDIS_URL")) as (url, proxy), serve(redis_url=url) as client:
+        assert (await client.get("/items")).status_code == 200
+        assert (await client.get("/items")).headers["x-cache"] == "hit"
+        proxy.freeze()
+        started = time.monotonic()
+        response = await client.get("/items")
+        assert (response.status_code, response.headers["x-cache"]) == (200, "miss")
+        assert time.monotonic() - started < 0.5
+        ready = await client.get("/readyz")
+        assert ready.status_code == 503
+        assert "cache" in ready.json()["detail"]
+
+
+async def test_reads_stay_200_while_redis_is_stopped(serve: Serve) -> None:
+    async with proxied(stack_url("REDIS_URL")) as (url, proxy), serve(redis_url=url) as client:
+        await client.get("/items")
+        await proxy.stop()
+        for number in range(10):
+            created = await client.post("/items", json={"name": f"item {number}"})
+            assert created.status_code == 201
+            listed = await client.get("/items")
+            assert listed.status_code == 200
+            assert listed.json()["items"][0] == created.json()
+        await proxy.start()
+
+        async def kept_again() -> bool:
+            return (await client.get("/items")).headers["x-cache"] == "hit"
+
+        await eventually(kept_again, within=5)
+        assert len((await client.get("/items")).json()["items"]) == 10
+
+
+async def test_closing_forgets_what_is_owed(settings: Settings) -> None:
+    async with open_cache("redis://127.0.0.1:1/0", settings) as cache:
+        await cache.invalidate()
+        making_up = cache._making_up
+    await settle()
+    assert making_up is not None
+    assert making_up.cancelled()

@@ -1,0 +1,362 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aio_pika import connect
+from celery.exceptions import Reject
+from sqlalchemy import select
+
+from app import broker, dead_letters, tasks
+from app.broker import BrokerUnavailable, Publisher, open_publisher
+from app.config import Settings
+from app.db import Database, create_engine
+from app.models import Item
+from app.schemas import NewItem
+from app.writes import DirectWriter
+from tests.conftest import Serve, in_database, stack_url
+from tests.proxy import proxied
+from tests.waiting import eventually
+
+NEW = {"name": "x", "description": "y"}
+UNSTORABLE = "x" * 256
+
+
+def item(name: str = "x", **fields: Any) -> NewItem:
+    return NewItem(uuid4(), name, None, datetime.now(UTC), **fields)
+
+
+async def names_in(database_url: str) -> list[str]:
+    rows = await in_database(database_url, lambda connection: connection.execute(select(Item.name)))
+    return sorted(rows.scalars())
+
+
+async def queue_sizes(url: str) -> tuple[int, int]:
+    """Return how many messages are ready in the queue and in the dead-letter queue."""
+    async with await connect(url) as connection:
+        channel = await connection.channel()
+        names = (broker.QUEUE, broker.DEAD_LETTER_QUEUE)
+        queues = [await channel.declare_queue(name, passive=True) for name in names]
+        counts = [queue.declaration_result.message_count or 0 for queue in queues]
+    return counts[0], counts[1]
+
+
+@pytest.fixture
+async def broker_url() -> str:
+    """The address of a broker with empty queues."""
+    url = stack_url("BROKER_URL")
+    async with open_publisher(url, deadline=5), await connect(url) as connection:
+        channel = await connection.channel()
+        for name in (broker.QUEUE, broker.DEAD_LETTER_QUEUE):
+            await (await channel.get_queue(name)).purge()
+    return url
+
+
+@contextmanager
+def worker(database_url: str, broker_url: str, log: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Celery worker as production does."""
+    environment = {**os.environ, "DATABASE_URL": database_url, "BROKER_URL": broker_url, "WORKER_CONCURRENCY": "2"}
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "celery", "--app", "app.tasks", "worker", "--loglevel", "INFO"]
+        process = subprocess.Popen(
+            [*command, "--without-gossip", "--without-mingle"],
+            env=environment | settings,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncGenerator[Database]:
+    engine = create_engine(Settings(_env_file=None, database_url=database_url), pool_size=1)
+    yield Database(engine, timeout=2)
+    await engine.dispose()
+
+
+async def test_queued_items_arrive_through_the_worker(
+    serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.log"
+    with worker(postgresql_url, broker_url, log):
+        async with serve(broker_url=broker_url) as client:
+            answers = await asyncio.gather(*(client.post("/items", json=NEW) for _ in range(100)))
+            assert {answer.status_code for answer in answers} == {202}
+            accepted = {answer.json()["id"]: answer.json() for answer in answers}
+            assert len(accepted) == 100
+
+            async def all_listed() -> bool:
+                listed = (await client.get("/items")).json()["items"]
+                return {item["id"]: item for item in listed} == accepted
+
+            await eventually(all_listed)
+    assert "Traceback" not in log.read_text()
+    assert await queue_sizes(broker_url) == (0, 0)
+
+
+async def test_concurrent_items_share_messages(serve: Serve, broker_url: str) -> None:
+    async with serve(broker_url=broker_url) as client:
+        await asyncio.gather(*(client.post("/items", json=NEW) for _ in range(200)))
+    ready, _ = await queue_sizes(broker_url)
+    assert 1 <= ready < 100
+
+
+async def test_a_stopped_broker_means_a_direct_write(serve: Serve, broker_url: str) -> None:
+    async with proxied(broker_url) as (url, proxy), serve(broker_url=url) as client:
+        assert (await client.post("/items", json=NEW)).status_code == 202
+        await proxy.stop()
+        for _ in range(10):
+            started = time.monotonic()
+            response = await client.post("/items", json=NEW)
+            assert response.status_code == 201
+            assert time.monotonic() - started < 2
+        assert len((await client.get("/items")).json()["items"]) == 10
+        ready = await client.get("/readyz")
+        assert ready.status_code == 503
+        assert "broker" in ready.json()["detail"]
+
+        await proxy.start()
+
+        async def queued_again() -> bool:
+            return (await client.post("/items", json=NEW)).status_code == 202
+
+        await eventually(queued_again, within=5)
+
+
+async def test_a_frozen_broker_means_a_direct_write_within_the_deadline(serve: Serve, broker_url: str) -> None:
+    async with proxied(broker_url) as (url, proxy), serve(broker_url=url, broker_deadline=0.3) as client:
+        assert (await client.post("/items", json=NEW)).status_code == 202
+        proxy.freeze()
+        started = time.monotonic()
+        assert (await client.post("/items", json=NEW)).status_code == 201
+        assert time.monotonic() - started < 1
+        started = time.monotonic()
+        assert (await client.post("/items", json=NEW)).status_code == 201
+        assert time.monotonic() - started < 0.2, "the deadline is paid once"
+
+
+async def test_the_service_starts_without_a_broker(serve: Serve) -> None:
+    async with serve(broker_url="amqp://guest:guest@127.0.0.1:1/") as client:
+        assert (await client.post("/items", json=NEW)).status_code == 201
+
+
+async def test_an_unconfirmed_item_that_did_arrive_is_stored_once(database: Database, database_url: str) -> None:
+    twin = item()
+    writer = DirectWriter(database, [], max_waiting=10)
+    await writer.create(twin)
+    assert await tasks.store(writer, [twin], patience=0) == []
+    assert await names_in(database_url) == ["x"]
+
+
+async def test_an_idempotency_key_is_answered_by_the_database(serve: Serve, broker_url: str) -> None:
+    key = {"Idempotency-Key": str(uuid4())}
+    async with serve(broker_url=broker_url) as client:
+        first = await client.post("/items", json=NEW, headers=key)
+        again = await client.post("/items", json=NEW, headers=key)
+        other = await client.post("/items", json={"name": "another"}, headers=key)
+    assert (first.status_code, again.status_code, other.status_code) == (201, 201, 422)
+    assert first.json() == again.json()
+
+
+async def test_without_a_database_everything_is_queued(serve: Serve, postgresql_url: str, broker_url: str) -> None:
+    async with proxied(postgresql_url) as (url, proxy), serve(database_url=url, broker_url=broker_url) as client:
+        await proxy.stop()
+        assert (await client.post("/items", json=NEW)).status_code == 202
+        keyed = await client.post("/items", json=NEW, headers={"Idempotency-Key": str(uuid4())})
+        assert keyed.status_code == 202
+    assert (await queue_sizes(broker_url))[0] == 2
+
+
+async def test_without_a_database_and_a_broker_the_client_is_told(serve: Serve, postgresql_url: str) -> None:
+    async with (
+        proxied(postgresql_url) as (url, proxy),
+        serve(database_url=url, broker_url="amqp://guest:guest@127.0.0.1:1/") as client,
+    ):
+        await proxy.stop()
+        for headers in ({}, {"Idempotency-Key": str(uuid4())}):
+            response = await client.post("/items", json=NEW, headers=headers)
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "1"
+
+
+async def test_a_message_that_no_queue_takes_is_no_confirm(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_publisher(broker_url, deadline=5) as publisher:
+        assert await publisher([item()]) == [None]
+        monkeypatch.setattr(broker, "QUEUE", "nowhere")
+        with pytest.raises(BrokerUnavailable):
+            await publisher([item()])
+
+
+async def test_a_publisher_without_a_connection_fails_at_once() -> None:
+    publisher = Publisher("amqp://guest:guest@127.0.0.1:1/", deadline=5)
+    with pytest.raises(BrokerUnavailable):
+        await asyncio.wait_for(publisher([item()]), 0.1)
+    with pytest.raises(BrokerUnavailable):
+        await publisher.ping()
+
+
+async def test_the_message_is_the_one_celery_makes(broker_url: str) -> None:
+    ours = broker.store_items_message([item()])
+    theirs = tasks.celery.amqp.create_task_message(
+        "id", broker.STORE_ITEMS, args=([{}],), kwargs={}, origin="api", ignore_result=True
+    )
+    assert broker_url
+    assert set(ours.headers) == set(theirs.headers)
+    varying = ("id", "root_id", "argsrepr")
+    assert {name: value for name, value in ours.headers.items() if name not in varying} == {
+        name: value for name, value in theirs.headers.items() if name not in varying
+    }
+
+
+async def test_a_bad_item_dies_alone(database: Database, postgresql_url: str) -> None:
+    writer = DirectWriter(database, [], max_waiting=10)
+    refused = await tasks.store(writer, [item("good"), item(UNSTORABLE), item("fine")], patience=0)
+    assert [(bad.name, "too long" in reason) for bad, reason in refused] == [(UNSTORABLE, True)]
+    assert await names_in(postgresql_url) == ["fine", "good"]
+
+
+async def test_a_reused_idempotency_key_is_refused_by_the_worker(database: Database) -> None:
+    writer = DirectWriter(database, [], max_waiting=10)
+    first = item(fingerprint="a" * 32)
+    second = NewItem(first.id, "other", None, first.created_at, "b" * 32)
+    assert await tasks.store(writer, [first], patience=0) == []
+    assert [bad for bad, _ in await tasks.store(writer, [second], patience=0)] == [second]
+
+
+async def test_the_worker_waits_for_the_database(postgresql_url: str) -> None:
+    async with proxied(postgresql_url) as (url, proxy):
+        engine = create_engine(Settings(_env_file=None, database_url=url), pool_size=1)
+        writer = DirectWriter(Database(engine, timeout=1), [], max_waiting=10)
+        await proxy.stop()
+        storing = asyncio.create_task(tasks.store(writer, [item("late")], patience=60))
+        await asyncio.sleep(0.5)
+        assert not storing.done()
+        await proxy.start()
+        assert await asyncio.wait_for(storing, 5) == []
+        await engine.dispose()
+    assert await names_in(postgresql_url) == ["late"]
+
+
+async def test_an_unexpected_error_is_not_swallowed(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("app.crud.insert_items", broken)
+    with pytest.raises(RuntimeError):
+        await tasks.store(DirectWriter(database, [], max_waiting=10), [item()], patience=0)
+
+
+@pytest.fixture
+def started_process(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """The resources of a worker process, in this one."""
+    settings = Settings(_env_file=None, database_url=database_url)
+    monkeypatch.setattr(tasks, "settings", settings)
+    tasks.start_process()
+    yield
+    tasks.stop_process()
+
+
+@pytest.mark.usefixtures("started_process")
+async def test_the_task_stores_and_sends_what_is_refused_to_the_dead_letters(
+    postgresql_url: str, broker_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tasks.celery.conf, "broker_url", broker_url)
+    rows = broker.NEW_ITEMS.dump_python([item("good"), item(UNSTORABLE)], mode="json")
+    await asyncio.to_thread(tasks.store_items, rows)
+    assert await names_in(postgresql_url) == ["good"]
+    assert await queue_sizes(broker_url) == (0, 1)
+
+    assert await dead_letters.show(broker_url) == 1
+    listed = capsys.readouterr().out
+    assert UNSTORABLE in listed
+    assert "too long" in listed
+    assert await dead_letters.replay(broker_url) == 1
+    assert await queue_sizes(broker_url) == (1, 0)
+
+
+@pytest.mark.usefixtures("started_process")
+async def test_a_task_that_waited_long_enough_goes_back_to_the_queue(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxied(postgresql_url) as (url, proxy):
+        await proxy.stop()
+        monkeypatch.setattr(tasks, "settings", Settings(_env_file=None, database_url=url))
+        monkeypatch.setattr(tasks, "PATIENCE", 0)
+        tasks.stop_process()
+        tasks.start_process()
+        with pytest.raises(Reject) as raised:
+            await asyncio.to_thread(tasks.store_items, broker.NEW_ITEMS.dump_python([item()], mode="json"))
+        assert raised.value.requeue  # type: ignore[attr-defined]
+
+
+def test_the_worker_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "HEARTBEAT_FILE", tmp_path / "heartbeat")
+    tasks.touch_heartbeat_file()
+    assert (tmp_path / "heartbeat").exists()
+
+
+async def test_a_message_that_no_worker_can_read_becomes_a_dead_letter(
+    postgresql_url: str,
+    broker_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with worker(postgresql_url, broker_url, tmp_path / "worker.log"):
+        async with open_publisher(broker_url, deadline=5) as publisher:
+            monkeypatch.setattr(broker.NEW_ITEMS, "dump_json", lambda _: b'[{"id": "1", "name": "unreadable"}]')
+            await publisher([item()])
+
+        async def dead() -> bool:
+            return await queue_sizes(broker_url) == (0, 1)
+
+        await eventually(dead)
+    monkeypatch.setenv("BROKER_URL", broker_url)
+    monkeypatch.setattr(sys, "argv", ["dead_letters", "list"])
+    assert await asyncio.to_thread(dead_letters.main) == 0
+    assert "the broker gave it up: rejected" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["dead_letters", "purge"])
+    assert await asyncio.to_thread(dead_letters.main) == 0
+    assert await queue_sizes(broker_url) == (0, 0)
+
+
+def test_dead_letters_need_a_broker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("BROKER_URL", "")
+    monkeypatch.setattr(sys, "argv", ["dead_letters", "list"])
+    assert dead_letters.main() == 1
+    assert "BROKER_URL" in capsys.readouterr().err
+
+
+async def test_a_killed_worker_process_loses_nothing(
+    serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
+) -> None:
+    async with serve(broker_url=broker_url) as client:
+        answers = await asyncio.gather(*(client.post("/items", json=NEW) for _ in range(300)))
+    accepted = {answer.json()["id"] for answer in answers}
+    with worker(postgresql_url, broker_url, tmp_path / "killed.log") as process:
+        await eventually(lambda: some_stored(postgresql_url))
+        process.kill()
+    with worker(postgresql_url, broker_url, tmp_path / "next.log"):
+
+        async def all_stored() -> bool:
+            rows = await in_database(postgresql_url, lambda connection: connection.execute(select(Item.id)))
+            return {str(item_id) for item_id in rows.scalars()} == accepted
+
+        await eventually(all_stored)
+
+
+async def some_stored(database_url: str) -> bool:
+    return bool(await names_in(database_url))

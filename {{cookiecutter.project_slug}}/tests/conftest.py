@@ -1,0 +1,122 @@
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.config
+import httpx2
+import pytest
+import uvicorn
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from app.config import Settings
+from app.main import create_app
+from app.models import Item
+from tests.waiting import eventually
+
+PROJECT = Path(__file__).parent.parent
+
+type Serve = Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient]]
+
+
+NEEDS_SERVER = "needs a server: "
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    left_out = sum(NEEDS_SERVER in reason for reason in reasons)
+    if left_out:
+        terminalreporter.write_line(f"Left out: {left_out} tests that need servers. To run them too: make test-stack")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def stack_url(name: str) -> str:
+    """Return the address of a server that tests/stack.py started, or skip the test."""
+    url = os.environ.get(f"TEST_{name}")
+    if not url:
+        pytest.skip(NEEDS_SERVER + name)
+    return url
+
+
+def migrate(database_url: str, *arguments: str) -> None:
+    """Run Alembic; call it in a thread where a loop runs already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", database_url)
+        patch.setenv("WEB_CONCURRENCY", "1")
+        alembic.config.main(["--config", str(PROJECT / "alembic.ini"), *arguments])
+
+
+@pytest.fixture(scope="session")
+def migrated_database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    embedded = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('database') / 'items.db'}"
+    database_url = os.environ.get("TEST_DATABASE_URL") or embedded
+    migrate(database_url, "upgrade", "head")
+    return database_url
+
+
+async def in_database[T](database_url: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """Run work in a transaction of its own."""
+    engine = create_async_engine(database_url)
+    async with engine.begin() as connection:
+        result = await work(connection)
+    await engine.dispose()
+    return result
+
+
+@pytest.fixture
+async def database_url(migrated_database_url: str) -> str:
+    """The address of a migrated database without items: SQLite, or PostgreSQL where there is one."""
+    await in_database(migrated_database_url, lambda connection: connection.execute(delete(Item)))
+    return migrated_database_url
+
+
+@pytest.fixture
+def postgresql_url(database_url: str) -> str:
+    stack_url("DATABASE_URL")
+    return database_url
+
+
+@pytest.fixture
+def serve(database_url: str) -> Serve:
+    """Start the service in this process, on a free port, and stop it at the end of the block."""
+
+    def start(**settings: Any) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
+        defaults: dict[str, Any] = {"database_url": database_url, "web_concurrency": 1}
+        return running(Settings(_env_file=None, **(defaults | settings)))
+
+    return start
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncGenerator[httpx2.AsyncClient]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(create_app(settings), lifespan="on", log_config=None, timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+
+    async def started() -> bool:
+        return server.started or serving.done()
+
+    await eventually(started)
+    host, port = listener.getsockname()
+    try:
+        async with httpx2.AsyncClient(base_url=f"http://{host}:{port}", timeout=10) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+async def client(serve: Serve) -> AsyncGenerator[httpx2.AsyncClient]:
+    async with serve() as client:
+        yield client

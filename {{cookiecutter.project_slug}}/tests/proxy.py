@@ -1,0 +1,74 @@
+"""A TCP proxy that can play a dead or a frozen server, so that outages need no control over the real one."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+
+class Proxy:
+    """Passes bytes on to a server until it is told not to."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
+        self._server: asyncio.Server
+        self._port = 0
+        self._flowing = asyncio.Event()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Accept connections (again)."""
+        self._flowing.set()
+        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Break all connections and refuse new ones, as a stopped server does."""
+        self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    def freeze(self) -> None:
+        """Keep connections open and answer nothing, as a hanging server does."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Go on as if nothing had happened."""
+        self._flowing.set()
+
+    def replace_address(self, url: str) -> str:
+        """Return a URL of the server with the address of the proxy in it."""
+        parts = urlsplit(url)
+        credentials, at, _ = parts.netloc.rpartition("@")
+        return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self._port}"))
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        self._writers |= {writer, server_writer}
+        await asyncio.gather(self._copy(reader, server_writer), self._copy(server_reader, writer))
+        self._writers -= {writer, server_writer}
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while chunk := await reader.read(65_536):
+                await self._flowing.wait()
+                writer.write(chunk)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def proxied(url: str) -> AsyncGenerator[tuple[str, Proxy]]:
+    """Yield the URL of a server behind a proxy, and the proxy."""
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    proxy = Proxy(parts.hostname, parts.port)
+    await proxy.start()
+    yield proxy.replace_address(url), proxy
+    proxy.thaw()
+    await proxy.stop()

@@ -1,0 +1,191 @@
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from app.batching import Batcher, Overloaded
+from tests.waiting import settle
+
+
+class Recorder:
+    """A `send` that can be held back, and remembers its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self, items: Sequence[int]) -> Sequence[int | Exception]:
+        self.batches.append(list(items))
+        await self.gate.wait()
+        return [item * 10 for item in items]
+
+
+async def test_a_lone_call_travels_at_once() -> None:
+    send = Recorder()
+    batcher = Batcher(send, max_batch=10, max_waiting=10)
+
+    assert await batcher(1) == 10
+    assert send.batches == [[1]]
+    assert batcher.idle
+
+
+async def test_calls_during_a_trip_share_the_next_one() -> None:
+    send = Recorder()
+    send.gate.clear()
+    batcher = Batcher(send, max_batch=10, max_waiting=10)
+
+    first = asyncio.create_task(batcher(1))
+    await settle()
+    others = [asyncio.create_task(batcher(item)) for item in (2, 3, 4)]
+    await settle()
+    assert send.batches == [[1]], "one trip at a time"
+    send.gate.set()
+
+    assert await asyncio.gather(first, *others) == [10, 20, 30, 40]
+    assert send.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_caller_joins_only_a_trip_that_has_not_left() -> None:
+    state = "old"
+    left = asyncio.Event()
+    arrive = asyncio.Event()
+
+    async def read(items: Sequence[int]) -> Sequence[str]:
+        seen = state
+        left.set()
+        await arrive.wait()
+        return [seen] * len(items)
+
+    batcher = Batcher(read, max_batch=10, max_waiting=10)
+    early = asyncio.create_task(batcher(1))
+    await left.wait()
+    state = "new"
+    late = asyncio.create_task(batcher(1))
+    await settle()
+    arrive.set()
+
+    assert (await early, await late) == ("old", "new")
+
+
+async def test_a_batch_is_bounded() -> None:
+    send = Recorder()
+    batcher = Batcher(send, max_batch=2, max_waiting=10)
+
+    assert await asyncio.gather(*map(batcher, range(5))) == [0, 10, 20, 30, 40]
+    assert send.batches == [[0, 1], [2, 3], [4]]
+
+
+async def test_one_bad_item_fails_alone() -> None:
+    batches: list[list[int]] = []
+
+    async def send(items: Sequence[int]) -> Sequence[int]:
+        batches.append(list(items))
+        if 13 in items:
+            raise ValueError(items)
+        return items
+
+    batcher = Batcher(send, max_batch=10, max_waiting=10, content_errors=(ValueError,))
+    outcomes = await asyncio.gather(*map(batcher, [1, 13, 2]), return_exceptions=True)
+
+    assert outcomes[0] == 1
+    assert isinstance(outcomes[1], ValueError)
+    assert outcomes[2] == 2
+    assert batches == [[1, 13, 2], [1], [13], [2]]
+
+
+async def test_a_failed_connection_fails_every_caller_of_the_trip() -> None:
+    batches = 0
+
+    async def send(_: Sequence[int]) -> Sequence[int]:
+        nonlocal batches
+        batches += 1
+        raise ConnectionError("gone")
+
+    batcher = Batcher(send, max_batch=10, max_waiting=10, content_errors=(ValueError,))
+    outcomes = await asyncio.gather(*map(batcher, [1, 2, 3]), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [ConnectionError] * 3
+    assert batches == 1
+    assert batcher.idle
+
+
+async def test_a_result_that_is_an_exception_is_raised_to_its_caller() -> None:
+    async def send(items: Sequence[int]) -> Sequence[int | Exception]:
+        return [KeyError(item) if item == 2 else item for item in items]
+
+    batcher = Batcher(send, max_batch=10, max_waiting=10)
+    outcomes = await asyncio.gather(*map(batcher, [1, 2, 3]), return_exceptions=True)
+
+    assert isinstance(outcomes[1], KeyError)
+    assert [outcomes[0], outcomes[2]] == [1, 3]
+
+
+async def test_a_caller_that_goes_away_disturbs_nobody() -> None:
+    send = Recorder()
+    send.gate.clear()
+    batcher = Batcher(send, max_batch=10, max_waiting=10)
+
+    travelling = [asyncio.create_task(batcher(item)) for item in (1, 2)]
+    await settle()
+    waiting = [asyncio.create_task(batcher(item)) for item in (3, 4)]
+    await settle()
+    travelling[0].cancel()
+    waiting[0].cancel()
+    await settle()
+    send.gate.set()
+
+    assert await travelling[1] == 20
+    assert await waiting[1] == 40
+    assert send.batches == [[1, 2], [4]], "who left before the departure does not travel"
+
+
+async def test_too_many_waiting_callers_are_refused_at_once() -> None:
+    send = Recorder()
+    send.gate.clear()
+    batcher = Batcher(send, max_batch=10, max_waiting=2)
+    calls = [asyncio.create_task(batcher(0))]
+    await settle()
+    calls += [asyncio.create_task(batcher(item)) for item in (1, 2)]
+    await settle()
+
+    with pytest.raises(Overloaded):
+        await asyncio.wait_for(batcher(3), 0.1)
+    send.gate.set()
+
+    assert await asyncio.gather(*calls) == [0, 10, 20]
+
+
+async def test_drain_waits_for_everything_that_was_accepted() -> None:
+    send = Recorder()
+    send.gate.clear()
+    batcher = Batcher(send, max_batch=1, max_waiting=10)
+    calls = [asyncio.create_task(batcher(item)) for item in range(3)]
+    await settle()
+
+    drained = asyncio.create_task(batcher.drain())
+    await settle()
+    assert not drained.done()
+    send.gate.set()
+    await drained
+
+    assert send.batches == [[0], [1], [2]]
+    assert await asyncio.gather(*calls) == [0, 10, 20]
+
+
+async def test_drain_of_an_idle_batcher_returns() -> None:
+    await asyncio.wait_for(Batcher(Recorder(), max_batch=1, max_waiting=1).drain(), 0.1)
+
+
+async def test_a_cancelled_trip_releases_its_callers() -> None:
+    send = Recorder()
+    send.gate.clear()
+    batcher = Batcher(send, max_batch=10, max_waiting=10)
+    call = asyncio.create_task(batcher(1))
+    await settle()
+    assert batcher._trips is not None
+    batcher._trips.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert batcher.idle

@@ -1,0 +1,101 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import config
+from app.config import ConfigurationError, Settings, available_cpus, load_settings
+
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "DATABASE_URL": "postgresql://postgres:secret@db/db",
+    # {% if cookiecutter.caching %}
+    "REDIS_URL": "redis://redis/0",
+    # {% endif %}
+    # {% if cookiecutter.queued_writes %}
+    "BROKER_URL": "amqp://rabbitmq/",
+    # {% endif %}
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+def test_production_starts_with_every_part_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, PRODUCTION).production
+
+
+@pytest.mark.parametrize("missing", [name for name in PRODUCTION if name != "ENVIRONMENT"])
+def test_production_refuses_an_embedded_part(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{missing} must name"):
+        load(monkeypatch, PRODUCTION | {missing: ""})
+
+
+def test_nothing_needs_to_be_set_for_development(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    assert load(monkeypatch, {}).embedded_database
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_the_driver_is_named(scheme: str) -> None:
+    settings = Settings(_env_file=None, database_url=f"{scheme}://u:p@h/d")
+    assert settings.database_url == "postgresql+asyncpg://u:p@h/d"
+
+
+def test_the_connection_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"20 API workers x 5 .*DB_MAX_CONNECTIONS is 100: lower WEB_CONC"):
+        load(monkeypatch, PRODUCTION | {"WEB_CONCURRENCY": "20"})
+    assert load(monkeypatch, PRODUCTION | {"WEB_CONCURRENCY": "20", "DB_MAX_CONNECTIONS": "200"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "many"), ("DB_TIMEOUT", "-1"), ("LOG_LEVEL", "x")]
+)
+def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name}: "):
+        load(monkeypatch, {name: value})
+
+
+def test_auto_means_the_cpus_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, {"WEB_CONCURRENCY": "auto"}).web_concurrency == available_cpus()
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "10000 100000"}, 1),
+        ({"cpu.max": "1600000 100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({}, 8),
+    ],
+)
+def test_the_quota_of_the_container_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], cpus: int
+) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+
+    def path(name: str) -> Path:
+        return tmp_path / name.removeprefix("/sys/fs/cgroup/")
+
+    monkeypatch.setattr(config, "Path", path)
+    monkeypatch.setattr("os.process_cpu_count", lambda: 8)
+    assert available_cpus() == cpus
+
+
+def test_settings_take_keywords(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_POOL_SIZE", "7")
+    values: dict[str, Any] = {"db_pool_size": 3}
+    assert Settings(_env_file=None, **values).db_pool_size == 3
