@@ -67,8 +67,8 @@ def create_app(settings: Settings) -> ASGIApp:
             }
 
     api = FastAPI(
-        title="{{ cookiecutter.project_name }}",
-        description="{{ cookiecutter.description }}",
+        title="{{ cookiecutter.__project_name }}",
+        description="{{ cookiecutter.__description }}",
         lifespan=lifespan,
     )
     api.add_middleware(BodyLimit, limit=settings.max_body_bytes)
