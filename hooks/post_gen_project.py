@@ -12,7 +12,13 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 FILES_OF_FEATURES = {
     "caching": ["app/cache.py", "tests/test_cache.py"],
-    "queued_writes": ["app/broker.py", "app/dead_letters.py", "app/queued_writes.py", "app/tasks.py", "tests/test_queue.py"],
+    "queued_writes": [
+        "app/broker.py",
+        "app/dead_letters.py",
+        "app/queued_writes.py",
+        "app/tasks.py",
+        "tests/test_queue.py",
+    ],
 }
 
 # The user inside the image; it owns what a container writes into the project unless .env names another one.
@@ -37,9 +43,9 @@ def write_secrets() -> None:
     )
     uid, gid = container_user()
     text = text.replace(f"CONTAINER_USER={IMAGE_USER}:{IMAGE_USER}", f"CONTAINER_USER={uid}:{gid}")
-    descriptor = os.open(".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+    environment = Path(".env")
+    environment.touch(mode=0o600, exist_ok=False)
+    environment.write_text(text, encoding="utf-8", newline="\n")
 
 
 def container_user() -> tuple[int, int]:

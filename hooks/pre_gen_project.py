@@ -9,14 +9,29 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 LONGEST_SLUG = 50
 MOST_WORKERS = 64
 
+# Top-level modules, of the template and of what it installs.
+TAKEN = frozenset(["app", "test", "tests", "loadtest"])
 DEPENDENCIES = frozenset(
-    """
-    aio-pika aiormq aiosqlite alembic amqp anyio asyncpg billiard celery click fastapi greenlet gunicorn h11 hiredis
-    httptools httpx2 kombu mako mypy opentelemetry orjson pamqp pydantic pydantic-core pydantic-settings pytest
-    python-dotenv redis ruff sqlalchemy starlette uuid-utils uvicorn uvicorn-worker uvloop
-    """.split()
+    [
+        *("aio_pika", "aiormq", "aiosqlite", "alembic", "amqp", "annotated_types", "anyio", "asyncpg", "billiard"),
+        *("celery", "click", "coverage", "dateutil", "dotenv", "fastapi", "greenlet", "gunicorn", "h11", "hiredis"),
+        *(
+            "httptools",
+            "httpx2",
+            "idna",
+            "kombu",
+            "mako",
+            "markupsafe",
+            "multidict",
+            "mypy",
+            "opentelemetry",
+            "packaging",
+        ),
+        *("pamqp", "pip", "propcache", "pydantic", "pydantic_core", "pydantic_settings", "pytest", "redis", "ruff"),
+        *("six", "sqlalchemy", "starlette", "typing_extensions", "typing_inspection", "tzdata", "uv", "uuid_utils"),
+        *("uvicorn", "uvicorn_worker", "uvloop", "vine", "yarl"),
+    ]
 )
-TAKEN = frozenset(["app", "tests", "test", "loadtest"])
 
 
 def refuse_slug(slug: str) -> str | None:
@@ -33,7 +48,7 @@ def refuse_slug(slug: str) -> str | None:
         ("the standard library", sys.stdlib_module_names),
         ("a dependency", DEPENDENCIES),
     ):
-        if module in {name.replace("-", "_") for name in names}:
+        if module in names:
             return f"project_slug '{slug}' is a name of {owner}: enter another one, for example {slug}-service."
     return None
 

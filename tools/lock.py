@@ -6,6 +6,7 @@ stands in a block of that feature. The tool fails when the variants cannot be to
 
 import itertools
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
-COMPILE = ["uv", "pip", "compile", "--quiet", "--upgrade", "--universal", "--generate-hashes", "--no-header", "--no-annotate"]
+COMPILE = shlex.split("uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate")
 
 
 class Variant(NamedTuple):
@@ -48,7 +49,9 @@ def compile_variant(variant: Variant) -> dict[str, dict[str, str]]:
         answers = variant._asdict()
         project = Path(cookiecutter(str(ROOT), no_input=True, output_dir=directory, extra_context=answers))
         for name, sources in FILES.items():
-            subprocess.run([*COMPILE, *sources, "--output-file", name], cwd=project, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [*COMPILE, *sources, "--output-file", name], cwd=project, check=True, stdout=subprocess.DEVNULL
+            )
         return {name: packages((project / name).read_text(encoding="utf-8")) for name in FILES}
 
 

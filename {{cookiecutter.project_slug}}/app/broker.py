@@ -14,6 +14,8 @@ from pydantic import TypeAdapter
 from app.schemas import NewItem
 
 logger = logging.getLogger(__name__)
+# It logs each lost connection with a traceback; this module says the same in a line.
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 QUEUE = "items"
 DEAD_LETTER_QUEUE = "items.dead"
@@ -97,19 +99,24 @@ class Publisher:
             else:
                 first_attempt.set()
                 logger.info("connected to the broker")
-                await closed.wait()
-                logger.warning("the connection to the broker was lost")
+                reason = await closed
+                logger.warning("the connection to the broker was lost: %r", reason)
             finally:
                 first_attempt.set()
                 await self._forget()
             await asyncio.sleep(RECONNECT_DELAY)
 
-    async def _connect(self) -> asyncio.Event:
-        closed = asyncio.Event()
+    async def _connect(self) -> asyncio.Future[object]:
+        closed: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+        def on_close(_: object, reason: object) -> None:
+            if not closed.done():
+                closed.set_result(reason)
+
         self._connection = await connect(self._url, timeout=self._deadline)
-        self._connection.close_callbacks.add(lambda *_: closed.set())
+        self._connection.close_callbacks.add(on_close)
         channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-        channel.close_callbacks.add(lambda *_: closed.set())
+        channel.close_callbacks.add(on_close)
         await channel.declare_queue(DEAD_LETTER_QUEUE, durable=True, arguments=DEAD_LETTER_QUEUE_ARGUMENTS)
         await channel.declare_queue(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
         self._exchange = channel.default_exchange

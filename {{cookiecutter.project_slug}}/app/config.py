@@ -16,7 +16,6 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
-DEFAULT_WORKERS = "{{ cookiecutter.workers }}"
 
 
 class ConfigurationError(Exception):
@@ -66,7 +65,7 @@ class Settings(BaseSettings):
     environment: Literal["development", "production"] = "development"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    web_concurrency: WorkerCount = Field(default_factory=lambda: int(str(worker_count(DEFAULT_WORKERS))))
+    web_concurrency: WorkerCount = Field(default_factory=available_cpus)
     api_replicas: PositiveInt = 1
     limit_concurrency: PositiveInt = 4000
     graceful_timeout: PositiveInt = 30

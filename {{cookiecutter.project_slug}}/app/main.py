@@ -10,18 +10,23 @@ from starlette.types import ASGIApp
 
 from app import health, routes
 from app.body_limit import BodyLimit
-# {% if cookiecutter.queued_writes %}
+
+# {%- if cookiecutter.queued_writes +%}
 from app.broker import open_publisher
-# {% endif %}
-# {% if cookiecutter.caching %}
+
+# {%- endif +%}
+# {%- if cookiecutter.caching +%}
 from app.cache import ResponseCache, open_cache
-# {% endif %}
+
+# {%- endif +%}
 from app.config import Settings, load_settings
 from app.db import open_database
 from app.problems import add_problem_handlers
-# {% if cookiecutter.queued_writes %}
+
+# {%- if cookiecutter.queued_writes +%}
 from app.queued_writes import QueuedWriter
-# {% endif %}
+
+# {%- endif +%}
 from app.reads import ItemReader, SharedReads
 from app.writes import DirectWriter, Writer
 

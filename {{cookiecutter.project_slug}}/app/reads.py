@@ -11,9 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import crud
 from app.answers import OK, Answer, RawHeader, answer_of
 from app.batching import Batcher, Overloaded
-# {% if cookiecutter.caching %}
+
+# {%- if cookiecutter.caching +%}
 from app.cache import ResponseCache
-# {% endif %}
+
+# {%- endif +%}
 from app.db import Database
 from app.pagination import Position, encode_cursor
 from app.problems import overloaded

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import tempfile
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import Reject
 from celery.signals import heartbeat_sent, worker_process_init, worker_process_shutdown
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from app.broker import (
     CONSUMER_TIMEOUT,
@@ -24,9 +24,11 @@ from app.broker import (
     QUEUE_ARGUMENTS,
     STORE_ITEMS,
 )
-# {% if cookiecutter.caching %}
+
+# {%- if cookiecutter.caching +%}
 from app.cache import open_cache
-# {% endif %}
+
+# {%- endif +%}
 from app.config import load_settings
 from app.crud import IdempotencyKeyReused
 from app.db import ContentRefused, DatabaseUnavailable, open_database
@@ -47,7 +49,7 @@ celery.conf.update(
     broker_connection_max_retries=None,
     broker_transport_options={"confirm_publish": True},
     task_default_queue=QUEUE,
-    task_queues=[Queue(QUEUE, queue_arguments=QUEUE_ARGUMENTS)],
+    task_queues=[Queue(QUEUE, Exchange(QUEUE, type="topic"), QUEUE, queue_arguments=QUEUE_ARGUMENTS)],
     task_ignore_result=True,
     task_acks_late=True,
     task_acks_on_failure_or_timeout=False,
@@ -87,7 +89,7 @@ class WorkerProcess:
         self._stop = asyncio.Event()
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(open_database(settings, pool_size=1))
-            on_change = []
+            on_change: list[Callable[[], Awaitable[None]]] = []
             # {% if cookiecutter.caching %}
             if settings.redis_url:
                 cache = await stack.enter_async_context(open_cache(settings.redis_url, settings))

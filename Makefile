@@ -1,0 +1,37 @@
+# Every target works in a fresh checkout; what it needs goes to .venv.
+BIN := .venv/bin
+DEMO := build/demo/highload-service
+FIND_PYTHON := for python in python3.13 python3.14 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null && echo $$python && exit; done
+PYTHON ?= $(shell $(FIND_PYTHON))
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: .venv/done ## Render the default answers and serve them on http://127.0.0.1:8000
+	test -d $(DEMO) || $(BIN)/cookiecutter . --no-input --output-dir $(dir $(DEMO))
+	$(MAKE) --directory $(DEMO) run PYTHON=$(abspath $(BIN)/python) UV=$(abspath $(BIN)/uv)
+
+.PHONY: test
+test: .venv/done ## Render, check, boot and test every variant
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: .venv/done ## Check style and types: of the tools, of the template as it lies there, of every rendered variant
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q --durations=0 tests/test_lint.py
+
+.PHONY: lock
+lock: .venv/done ## Resolve the newest releases that the template allows
+	$(BIN)/python tools/lock.py
+
+.venv/done: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.13 or newer is needed: install it, or name it with make PYTHON=/path/to/python."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement pyproject.toml --group dev
+	@touch $@

@@ -1,0 +1,77 @@
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.variants import core_variants, name_of, render
+
+type Make = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the replay files of the tests away from those of the user."""
+    config = tmp_path_factory.mktemp("cookiecutter") / "config.yaml"
+    config.write_text(f"cookiecutters_dir: {config.parent / 'templates'}\nreplay_dir: {config.parent / 'replay'}\n")
+    os.environ["COOKIECUTTER_CONFIG"] = str(config)
+
+
+@pytest.fixture(scope="session", params=core_variants(), ids=name_of)
+def variant(request: pytest.FixtureRequest) -> dict[str, bool]:
+    """Each combination of features."""
+    answers: dict[str, bool] = request.param
+    return answers
+
+
+@pytest.fixture(scope="session")
+def project(variant: dict[str, bool], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered project of each combination of features, with its .venv."""
+    return install(render(tmp_path_factory.mktemp("project"), **variant))
+
+
+def install(project: Path) -> Path:
+    """Install what the tests of a project need."""
+    make(project, ".venv/dev")
+    return project
+
+
+def make(
+    project: Path, *targets: str, check: bool = True, timeout: float = 600, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run make in a rendered project and return what it printed; with check, fail when it does."""
+    tools = [f"PYTHON={sys.executable}", f"UV={Path(sys.executable).parent / 'uv'}"]
+    done = subprocess.run(
+        ["make", *targets, *tools],
+        cwd=project,
+        env={**clean_environment(), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout
+    return done
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment of a user whose shell sets nothing for the service."""
+    ours = ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "ENVIRONMENT", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    return {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("TEST_")}
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def environment_of(**settings: Any) -> dict[str, str]:
+    """Return the environment with settings for the service."""
+    return clean_environment() | {name: str(value) for name, value in settings.items()}

@@ -1,0 +1,171 @@
+"""Every combination of all answers: what is rendered, and what is not."""
+
+import ast
+import os
+import re
+import runpy
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.variants import (
+    QUESTIONS,
+    ROOT,
+    SAMPLES,
+    SLUG,
+    TEMPLATE,
+    answers_to,
+    features,
+    product_of_all_answers,
+    render,
+    text_files,
+)
+
+# What must not be left of a template, and what would tell a reader that there was one.
+RESIDUE = re.compile(r"\{\{|\}\}(?!\})|\{%|%\}|cookiecutter|jinja", re.IGNORECASE)
+# Braces of formats that own them: Alembic's and Docker's.
+HARMLESS = re.compile(r"\}\}\"$")
+
+MODULES_OF_FEATURES = {
+    "caching": {"redis", "hiredis"},
+    "queued_writes": {"celery", "kombu", "aio_pika"},
+}
+VARIABLES_OF_FEATURES = {
+    "caching": {"REDIS_URL", "CACHE_TTL", "REDIS_PASSWORD"},
+    "queued_writes": {"BROKER_URL", "RABBITMQ_PASSWORD", "WORKER_CONCURRENCY"},
+}
+
+
+def files_of_features() -> dict[str, list[str]]:
+    """Return the table of the hook."""
+    source = (ROOT / "hooks/post_gen_project.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FILES_OF_FEATURES":
+            table: dict[str, list[str]] = ast.literal_eval(node.value)
+            return table
+    raise AssertionError("the hook has no table of features")
+
+
+def test_every_question_is_tried() -> None:
+    for question in QUESTIONS:
+        assert len(answers_to(question)) >= 1
+    asked = {name for name, default in QUESTIONS.items() if isinstance(default, str)}
+    assert asked == set(SAMPLES), "list samples for every question that is free text"
+
+
+def test_the_table_of_features_is_complete() -> None:
+    table = files_of_features()
+    assert set(table) == set(features())
+    for path in (path for paths in table.values() for path in paths):
+        assert (TEMPLATE / path).is_file(), path
+    for feature in features():
+        assert MODULES_OF_FEATURES[feature]
+        assert VARIABLES_OF_FEATURES[feature]
+
+
+def test_the_full_product_of_answers(tmp_path: Path) -> None:
+    """One test, because rendering is fast and a failure names the answers."""
+    template_files = {path.relative_to(TEMPLATE).as_posix() for path in TEMPLATE.rglob("*") if is_source(path)}
+    product = list(product_of_all_answers())
+    assert len(product) == 4 * 2 * 2 * 2 ** len(features())
+    for number, answers in enumerate(product):
+        project = render(tmp_path / str(number), **answers)
+        files = text_files(project)
+        off = {feature for feature in features() if not answers[feature]}
+        removed = {path for feature in off for path in files_of_features()[feature]}
+        assert set(files) == template_files - removed | {".env"}, answers
+        for path, text in files.items():
+            residue = [line for line in text.splitlines() if RESIDUE.search(HARMLESS.sub("", line))]
+            assert not residue, (answers, path, residue)
+            assert text.endswith("\n"), path
+            assert not re.search(r"\n\n\n\n", text), (answers, path)
+        assert_only_chosen_features(files, off)
+        assert_answers_are_used(files, answers)
+
+
+def is_source(path: Path) -> bool:
+    return path.is_file() and not {"__pycache__", ".mypy_cache", ".ruff_cache"} & set(path.parts)
+
+
+def assert_only_chosen_features(files: dict[str, str], off: set[str]) -> None:
+    absent = {name for feature in off for name in MODULES_OF_FEATURES[feature] | VARIABLES_OF_FEATURES[feature]}
+    for path, text in files.items():
+        found = {name for name in absent if re.search(rf"\b{name.replace('_', '[_-]')}\b", text)}
+        assert not found, (path, found)
+    locked = set(re.findall(r"^([a-z0-9-]+)==", files["requirements.txt"], re.MULTILINE))
+    for feature in set(features()) - off:
+        assert {name.replace("_", "-") for name in MODULES_OF_FEATURES[feature]} <= locked
+
+
+def assert_answers_are_used(files: dict[str, str], answers: dict[str, Any]) -> None:
+    project = tomllib.loads(files["pyproject.toml"])["project"]
+    assert project["name"] == answers["project_slug"]
+    assert project["description"] == answers["description"]
+    assert project["authors"] == [{"name": answers["author_name"]}]
+    assert project["license"] == answers["license"].replace("Proprietary", "LicenseRef-Proprietary")
+    first_words = {"MIT": "MIT License", "Apache-2.0": "Apache License", "BSD-3-Clause": "BSD 3-Clause License"}
+    assert first_words.get(answers["license"], "All rights reserved") in files["LICENSE"]
+    assert len(files["LICENSE"].split("Copyright")[0].splitlines()) < 250
+    assert answers["author_name"] in files["LICENSE"]
+    assert f'PYTHON_VERSION="{answers["python_version"]}"' in files["Dockerfile"]
+    services = yaml.safe_load(files["docker-compose.yml"])["services"]
+    assert services["api"]["environment"]["WEB_CONCURRENCY"] == f"${{WEB_CONCURRENCY:-{answers['workers']}}}"
+    assert ("redis" in services) is answers["caching"]
+    assert ("worker" in services) is ("rabbitmq" in services) is answers["queued_writes"]
+    assert answers["project_name"] in files["README.md"]
+
+
+def test_many_workers_get_enough_connections(tmp_path: Path) -> None:
+    compose = yaml.safe_load((render(tmp_path, workers="64") / "docker-compose.yml").read_text(encoding="utf-8"))
+    assert compose["services"]["api"]["environment"]["DB_MAX_CONNECTIONS"] == "${DB_MAX_CONNECTIONS:-340}"
+    assert compose["services"]["db"]["command"][-1] == "max_connections=${DB_MAX_CONNECTIONS:-340}"
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_requirements_are_pinned_with_hashes_and_without_addresses(tmp_path: Path, name: str) -> None:
+    text = (render(tmp_path) / name).read_text(encoding="utf-8")
+    for block in re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:]:
+        assert "==" in block.splitlines()[0]
+        assert "--hash=sha256:" in block
+    assert "://" not in text
+
+
+def test_requirements_satisfy_the_ranges(tmp_path: Path) -> None:
+    """A changed range needs a new lock: the locked versions still resolve for every variant."""
+    for answers in ({}, {"caching": False}, {"queued_writes": False}, {"caching": False, "queued_writes": False}):
+        project = render(tmp_path / str(len(answers)) / "-".join(answers), **answers)
+        before = (project / "requirements.txt").read_text(encoding="utf-8")
+        command = "uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml"
+        arguments = [*command.split(), "--output-file", "requirements.txt"]
+        subprocess.run(arguments, cwd=project, check=True, stdout=subprocess.DEVNULL, env=path_with_tools())
+        assert (project / "requirements.txt").read_text(encoding="utf-8") == before
+
+
+def path_with_tools() -> dict[str, str]:
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_the_hooks_need_the_standard_library_only() -> None:
+    for hook in (ROOT / "hooks").glob("*.py"):
+        tree = ast.parse(hook.read_text(encoding="utf-8"))
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+    assert {path.suffix for path in (ROOT / "hooks").iterdir() if path.is_file()} == {".py"}
+
+
+def test_the_reserved_names_cover_the_dependencies(tmp_path: Path) -> None:
+    source = (ROOT / "hooks/pre_gen_project.py").read_text(encoding="utf-8")
+    body = source[: source.index("sys.exit(main())")].replace("{{ cookiecutter | tojson }}", "{}")
+    (tmp_path / "hook.py").write_text(body, encoding="utf-8")
+    reserved = runpy.run_path(str(tmp_path / "hook.py"))["DEPENDENCIES"]
+    direct = tomllib.loads((render(tmp_path) / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    for requirement in direct:
+        name = re.split(r"[^a-z0-9-]", requirement)[0]
+        assert name.replace("-", "_") in reserved, name
+    assert SLUG.replace("-", "_") not in reserved

@@ -1,0 +1,256 @@
+"""The production stack of each variant in Docker, driven through its port."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.conftest import clean_environment, free_port, make
+from tests.variants import answers_to, core_variants, name_of, render
+
+
+def docker_is_there() -> bool:
+    """Whether a Docker Engine answers."""
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _docker() -> None:
+    if docker_is_there():
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail("CI needs Docker: start a Docker Engine")
+    pytest.skip("Docker is not there: the full stack was not tested")
+
+
+class Stack:
+    """The containers of a rendered project."""
+
+    def __init__(self, project: Path, port: int) -> None:
+        self.project = project
+        self._environment = {**clean_environment(), "PORT": str(port)}
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
+
+    def compose(self, *arguments: str, command: str = "docker compose", **options: Any) -> str:
+        """Run a command of Compose and return what it prints."""
+        done = subprocess.run(
+            [*command.split(), *arguments],
+            cwd=self.project,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            **options,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def sql(self, statement: str) -> str:
+        """Run a statement as a user would, and return its result."""
+        psql = ["exec", "-T", "db", "psql", "-U", "postgres", "-d", "db"]
+        return self.compose(*psql, "--tuples-only", "--no-align", input=statement).strip()
+
+    def logs(self, *services: str) -> str:
+        """Return the logs."""
+        return self.compose("logs", "--no-color", *services)
+
+
+# Both Python versions get built, each with two of the variants.
+VARIANTS = [
+    {**variant, "python_version": answers_to("python_version")[number % len(answers_to("python_version"))]}
+    for number, variant in enumerate(core_variants())
+]
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=name_of)
+def answers(request: pytest.FixtureRequest) -> dict[str, Any]:
+    answers: dict[str, Any] = request.param
+    return answers
+
+
+@pytest.fixture(scope="module")
+def stack(answers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    slug = f"stack-{name_of(answers).replace('+', '-').replace('_', '-')}"
+    project = render(tmp_path_factory.mktemp("stack"), project_slug=slug, workers="2", **answers)
+    stack = Stack(project, free_port())
+    try:
+        stack.compose("up", "--build", "--detach", "--wait", timeout=300)
+        yield stack
+    finally:
+        stack.compose("down", "-v", "--rmi", "local", "--timeout", "10")
+
+
+def eventually(condition: Any, *, within: float = 15) -> Any:
+    """Return the first true result of a condition."""
+    deadline = time.monotonic() + within
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def create(stack: Stack, **headers: str) -> httpx2.Response:
+    return stack.client.post("/items", json={"name": "x", "description": "y"}, headers=headers)
+
+
+def test_an_item_lives_and_dies(stack: Stack, answers: dict[str, Any]) -> None:
+    created = create(stack)
+    assert created.status_code == (202 if answers["queued_writes"] else 201), created.text
+    item, location = created.json(), created.headers["location"]
+    eventually(lambda: stack.client.get(location).status_code == 200)
+    assert stack.client.get(location).json() == item
+    eventually(lambda: item in stack.client.get("/items").json()["items"])
+    assert stack.client.patch(location, json={"name": "z"}).json() == item | {"name": "z"}
+    assert stack.client.get("/items").json()["items"][0]["name"] == "z"
+    assert stack.client.delete(location).status_code == 204
+    assert stack.client.get(location).status_code == 404
+    assert stack.client.get("/readyz").status_code == 200
+
+
+def test_the_cache_answers(stack: Stack, answers: dict[str, Any]) -> None:
+    stack.client.get("/items")
+    assert stack.client.get("/items").headers["x-cache"] == ("hit" if answers["caching"] else "miss")
+
+
+def test_the_answers_reach_the_containers(stack: Stack, answers: dict[str, Any]) -> None:
+    version = stack.compose("exec", "-T", "api", "python", "--version")
+    assert version.startswith(f"Python {answers['python_version']}.")
+    assert stack.logs("api").count("Booting worker") == 2
+
+
+def test_the_container_is_locked_down(stack: Stack) -> None:
+    script = "id -u; touch /srv/x 2>&1; touch /tmp/x && echo tmp; grep CapEff /proc/self/status; env | grep -c PASSWORD"
+    lines = stack.compose("exec", "-T", "api", "sh", "-c", script + "; true").splitlines()
+    assert int(lines[0]) > 0
+    assert "Read-only file system" in lines[1]
+    assert lines[2] == "tmp"
+    assert lines[3].split()[1] == "0" * 16
+    history = subprocess.run(
+        ["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", stack.project.name],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "PASSWORD" not in history
+    published = stack.compose("ps", "--format", "{{.Service}} {{.Ports}}")
+    assert [line.split()[0] for line in published.splitlines() if "->" in line] == ["api"]
+    assert "127.0.0.1:" in published
+    assert "0.0.0.0:" not in published
+
+
+def test_the_commands_of_the_original_example(stack: Stack) -> None:
+    versions = stack.project / "alembic/versions"
+    before = set(versions.glob("*.py"))
+    for compose in ("docker-compose", "docker compose"):
+        stack.compose(
+            *("run", "--rm", "api", "alembic", "revision", "--autogenerate", "-m", "create items table"),
+            command=compose,
+        )
+        (revision,) = set(versions.glob("*.py")) - before
+        body = revision.read_text(encoding="utf-8").split("def upgrade")[1]
+        assert "op." not in body, "models and migrations agree"
+        stack.compose("run", "--rm", "api", "alembic", "upgrade", "head", command=compose)
+        assert stack.sql("SELECT version_num FROM alembic_version;") in revision.name
+        stack.compose("run", "--rm", "api", "alembic", "downgrade", "-1", command=compose)
+        revision.unlink()
+    assert "No new upgrade operations detected" in stack.compose("run", "--rm", "api", "alembic", "check")
+    stack.compose("up", "--build", "-d", command="docker-compose")
+
+
+def test_migrations_can_be_undone_and_done_again(stack: Stack) -> None:
+    for step in ("downgrade base", "upgrade head"):
+        stack.compose("run", "--rm", "api", "alembic", *step.split())
+    assert stack.sql("SELECT count(*) FROM items;") == "0"
+    # A prepared statement of before does not survive the new table, once for each connection.
+    stack.compose("restart", "api")
+    eventually(lambda: serves(stack), within=60)
+
+
+def serves(stack: Stack) -> bool:
+    try:
+        return stack.client.get("/readyz").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def test_more_workers_share_the_queue(stack: Stack, answers: dict[str, Any]) -> None:
+    if not answers["queued_writes"]:
+        pytest.skip("this variant has no queue")
+    stack.compose("up", "--detach", "--wait", "--scale", "worker=3", timeout=120)
+    accepted = {create(stack).json()["id"] for _ in range(100)}
+
+    def all_listed() -> bool:
+        listed = stack.client.get("/items", params={"limit": 1000}).json()["items"]
+        return accepted <= {item["id"] for item in listed}
+
+    eventually(all_listed)
+    log = stack.logs("worker")
+    active = {line.split()[0] for line in log.splitlines() if "succeeded" in line}
+    assert len({name.split("|")[0] for name in active}) >= 2, "more than one container stored items"
+
+
+def test_the_logs_hold_no_error(stack: Stack) -> None:
+    """Runs before the servers are stopped below."""
+    services = [name for name in ("api", "worker", "migrate") if name in stack.compose("config", "--services").split()]
+    noise = re.compile(r"error|critical|traceback|exception", re.IGNORECASE)
+    lines = [line for line in stack.logs(*services).splitlines() if noise.search(line)]
+    assert not [line for line in lines if "Error while closing socket" not in line], lines
+
+
+def test_a_stopped_redis_does_not_stop_reads(stack: Stack, answers: dict[str, Any]) -> None:
+    if not answers["caching"]:
+        pytest.skip("this variant has no cache")
+    stack.compose("stop", "redis")
+    for _ in range(10):
+        assert stack.client.get("/items").status_code == 200
+    ready = stack.client.get("/readyz")
+    assert (ready.status_code, "cache" in ready.json()["detail"]) == (503, True)
+    stack.compose("start", "redis")
+    eventually(lambda: stack.client.get("/items").headers["x-cache"] == "hit")
+
+
+def test_a_stopped_broker_does_not_stop_writes(stack: Stack, answers: dict[str, Any]) -> None:
+    if not answers["queued_writes"]:
+        pytest.skip("this variant has no queue")
+    stack.compose("stop", "rabbitmq")
+    for _ in range(5):
+        started = time.monotonic()
+        assert create(stack).status_code == 201
+        assert time.monotonic() - started < 2
+    stack.compose("start", "rabbitmq")
+    eventually(lambda: create(stack).status_code == 202, within=60)
+
+
+def test_a_stopped_database_is_told_and_comes_back(stack: Stack, answers: dict[str, Any]) -> None:
+    stack.compose("stop", "db")
+    started = time.monotonic()
+    response = stack.client.patch("/items/01890a5d-ac96-774b-bcce-b302099a8057", json={"name": "x"})
+    assert time.monotonic() - started < 2
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["retry-after"] == "1"
+    assert create(stack).status_code == (202 if answers["queued_writes"] else 503)
+    stack.compose("start", "db")
+    eventually(lambda: stack.client.get("/readyz").status_code == 200, within=30)
+    assert create(stack).status_code in (201, 202)
+
+
+def test_all_tests_of_the_variant_pass_on_real_servers(stack: Stack, answers: dict[str, Any]) -> None:
+    """Once with servers that the command starts itself, which the other variants then do not repeat."""
+    done = make(stack.project, "test-stack", check=False, timeout=420)
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert re.search(r"Required test coverage of 95% reached", done.stdout)
+    assert "Left out" not in done.stdout
+    assert answers

@@ -1,0 +1,191 @@
+"""Every variant: its files are valid, its tests pass, it boots as in production and serves."""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.conftest import environment_of, free_port, make
+from tests.variants import answers_to, features, render
+
+TOOLS = Path(sys.executable).parent
+ORIGINAL_COMMAND = "gunicorn app.main:app -k uvicorn.workers.UvicornWorker --bind 0.0.0.0:8000 --workers 4 --threads 2"
+
+
+@contextmanager
+def serving(project: Path, command: str, log: Path, **settings: Any) -> Iterator[httpx2.Client]:
+    """Run a command that serves on a port of this machine, wait for it, and stop it at the end."""
+    port = free_port()
+    arguments = shlex.split(command.replace("0.0.0.0:8000", f"127.0.0.1:{port}"))
+    arguments[0] = str(project / ".venv/bin" / arguments[0])
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            arguments, cwd=project, env=environment_of(**settings), stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+                wait_until_it_serves(client, process, log)
+                yield client
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(40) == 0, log.read_text()
+
+
+def wait_until_it_serves(client: httpx2.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            client.get("/livez")
+        except httpx2.TransportError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        else:
+            return
+
+
+def drive(client: httpx2.Client) -> None:
+    """Create, list, fetch, change and delete an item."""
+    created = client.post("/items", json={"name": "x", "description": "y"})
+    assert created.status_code == 201, created.text
+    item = created.json()
+    location = created.headers["location"]
+    assert client.get("/items").json()["items"][0] == item
+    assert client.get(location).json() == item
+    assert client.patch(location, json={"name": "z"}).json() == item | {"name": "z"}
+    assert client.get("/items").json()["items"][0]["name"] == "z"
+    assert client.delete(location).status_code == 204
+    assert client.get(location).status_code == 404
+    assert client.get("/readyz").json() == {"status": "ok"}
+    assert client.get("/docs").status_code == 200
+    refused = client.post("/items", json={"name": ""})
+    assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
+
+
+def assert_quiet(log: Path) -> None:
+    noise = [
+        line for line in log.read_text().splitlines() if re.search(r"error|warning|traceback", line, re.IGNORECASE)
+    ]
+    assert not [line for line in noise if "Error while closing socket" not in line], noise
+
+
+def test_the_tests_of_the_variant_pass(project: Path, variant: dict[str, bool]) -> None:
+    done = make(project, "test")
+    assert " passed" in done.stdout
+    assert " failed" not in done.stdout
+    assert re.search(r"Left out: \d+ tests that need servers", done.stdout)
+    assert ("skipped" in done.stdout) or not any(variant.values())
+
+
+@pytest.mark.parametrize(
+    ("command", "workers"), [("gunicorn app.main:app --bind 0.0.0.0:8000", 2), (ORIGINAL_COMMAND, 4)]
+)
+def test_the_variant_boots_and_serves(project: Path, tmp_path: Path, command: str, workers: int) -> None:
+    log = tmp_path / "gunicorn.log"
+    database = f"sqlite+aiosqlite:///{tmp_path / 'items.db'}"
+    settings = {"DATABASE_URL": database, "WEB_CONCURRENCY": 2}
+    subprocess.run(
+        [project / ".venv/bin/alembic", "upgrade", "head"], cwd=project, env=environment_of(**settings), check=True
+    )
+    with serving(project, command, log, **settings) as client:
+        drive(client)
+    assert log.read_text().count("Booting worker") == workers
+    if command != ORIGINAL_COMMAND:
+        assert_quiet(log)
+
+
+def test_production_refuses_embedded_parts(project: Path) -> None:
+    done = subprocess.run(
+        [project / ".venv/bin/gunicorn", "app.main:app"],
+        cwd=project,
+        env=environment_of(ENVIRONMENT="production"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode != 0
+    sentence = "The service does not start: DATABASE_URL must name a PostgreSQL server when ENVIRONMENT is production."
+    assert done.stderr.splitlines() == [sentence]
+
+
+@pytest.mark.parametrize("python_version", answers_to("python_version"))
+@pytest.mark.parametrize("workers", answers_to("workers"))
+def test_the_containers_are_valid(variant: dict[str, bool], python_version: str, workers: str, tmp_path: Path) -> None:
+    project = render(tmp_path, python_version=python_version, workers=workers, **variant)
+    schema = [TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    files = ["docker-compose.yml", "tests/docker-compose.stack.yml"]
+    for command in ([*schema, *files], [TOOLS / "hadolint", "Dockerfile"]):
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_fresh_checkout_runs_with_one_command(project: Path, tmp_path: Path) -> None:
+    """`make run` makes its .venv, migrates and serves; the rest of the tests use what is installed already."""
+    if len(features()) != sum(variant_of(project).values()):
+        pytest.skip("the Makefile is the same in every variant")
+    fresh = tmp_path / project.name
+    subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
+    subprocess.run(["git", "add", "--all"], cwd=project, check=True)
+    subprocess.run(["git", "checkout-index", "--all", f"--prefix={fresh}/"], cwd=project, check=True)
+    assert not (fresh / ".env").exists()
+    port = free_port()
+    log = tmp_path / "run.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["make", "run", f"PORT={port}", f"PYTHON={sys.executable}", f"UV={TOOLS / 'uv'}"],
+            cwd=fresh,
+            env=environment_of(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+                deadline = time.monotonic() + 120
+                while "Application startup complete" not in log.read_text():
+                    assert process.poll() is None, log.read_text()
+                    assert time.monotonic() < deadline, log.read_text()
+                    time.sleep(0.2)
+                drive(client)
+        finally:
+            interrupt(process)
+    assert (fresh / ".env").stat().st_mode & 0o777 == 0o600
+    assert "PASSWORD=\n" not in (fresh / ".env").read_text()
+
+
+def variant_of(project: Path) -> dict[str, bool]:
+    return {"caching": (project / "app/cache.py").exists(), "queued_writes": (project / "app/tasks.py").exists()}
+
+
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Do what Ctrl-C does: signal every process of the command."""
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(40)
+
+
+def test_a_port_in_use_is_named(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        done = subprocess.run(
+            [project / ".venv/bin/gunicorn", "app.main:app", "--bind", address],
+            cwd=project,
+            env=environment_of(WEB_CONCURRENCY=1),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode != 0
+    assert "Connection in use" in done.stderr
