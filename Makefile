@@ -20,8 +20,8 @@ test: .venv/done ## Render, check, boot and test every variant
 
 .PHONY: lint
 lint: .venv/done ## Check style and types: of the tools, of the template as it lies there, of every rendered variant
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q --durations=0 tests/test_lint.py
 
@@ -35,3 +35,7 @@ lock: .venv/done ## Resolve the newest releases that the template allows
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement pyproject.toml --group dev
 	@touch $@
+
+.PHONY: bench-quick
+bench-quick: .venv/done ## Measure the ratios that guard the architecture
+	$(BIN)/python -m benchmarks quick

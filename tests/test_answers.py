@@ -108,7 +108,7 @@ def test_a_config_file_and_a_replay_give_the_same_project(tmp_path: Path) -> Non
 
 
 def test_secrets_are_random_private_and_nowhere_else(tmp_path: Path) -> None:
-    secrets = []
+    secrets: list[str] = []
     for number in ("1", "2"):
         done = run_cookiecutter(tmp_path / number, str(ROOT), "--no-input")
         project = tmp_path / number / SLUG

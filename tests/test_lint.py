@@ -6,19 +6,33 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import clean_environment, make
-from tests.variants import TEMPLATE
+from tests.variants import ROOT, TEMPLATE
 
 
 def test_the_variant_is_clean(project: Path) -> None:
     make(project, "lint")
 
 
-def test_the_template_is_valid_source_as_it_lies(project: Path, variant: dict[str, bool]) -> None:
+def test_the_template_is_valid_source_as_it_lies(project: Path, variant: dict[str, bool], tmp_path: Path) -> None:
     if not all(variant.values()):
         pytest.skip("the template needs the dependencies of the fullest variant")
+    # A cache in the template would be rendered.
+    environment = clean_environment() | {"MYPY_CACHE_DIR": str(tmp_path), "RUFF_NO_CACHE": "true"}
     for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
-        command = [project / ".venv/bin" / tool[0], *tool[1:]]
-        done = subprocess.run(
-            command, cwd=TEMPLATE, env=clean_environment(), capture_output=True, text=True, check=False
-        )
+        command = [str(project / ".venv/bin" / tool[0]), *tool[1:]]
+        done = subprocess.run(command, cwd=TEMPLATE, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
+
+
+def test_the_contenders_of_the_benchmarks_are_clean(project: Path, variant: dict[str, bool], tmp_path: Path) -> None:
+    if not all(variant.values()):
+        pytest.skip("the contenders import the fullest variant")
+    done = subprocess.run(
+        [str(project / ".venv/bin/mypy"), str(ROOT / "benchmarks/contenders")],
+        cwd=project,
+        env=clean_environment() | {"MYPY_CACHE_DIR": str(tmp_path), "MYPYPATH": str(project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

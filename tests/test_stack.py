@@ -42,7 +42,7 @@ class Stack:
 
     def compose(self, *arguments: str, command: str = "docker compose", **options: Any) -> str:
         """Run a command of Compose and return what it prints."""
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [*command.split(), *arguments],
             cwd=self.project,
             env=self._environment,
@@ -54,6 +54,19 @@ class Stack:
         )
         assert done.returncode == 0, done.stdout
         return done.stdout
+
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a line as a user types it."""
+        return subprocess.run(
+            ["sh", "-c", command],
+            cwd=self.project,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
 
     def sql(self, statement: str) -> str:
         """Run a statement as a user would, and return its result."""
@@ -88,6 +101,7 @@ def stack(answers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
         yield stack
     finally:
         stack.compose("down", "-v", "--rmi", "local", "--timeout", "10")
+        stack.client.close()
 
 
 def eventually(condition: Any, *, within: float = 15) -> Any:
@@ -167,6 +181,31 @@ def test_the_commands_of_the_original_example(stack: Stack) -> None:
         revision.unlink()
     assert "No new upgrade operations detected" in stack.compose("run", "--rm", "api", "alembic", "check")
     stack.compose("up", "--build", "-d", command="docker-compose")
+
+
+def runs_in_the_stack(command: str) -> bool:
+    """Whether a command of the rendered README is for a running stack."""
+    return command.split(maxsplit=1)[0] in ("curl", "wrk", "hey") or command.startswith(
+        ("docker compose run", "docker compose exec", "docker compose up -d --scale", "make dead-letters")
+    )
+
+
+def test_the_commands_of_the_readme(stack: Stack) -> None:
+    readme = (stack.project / "README.md").read_text(encoding="utf-8")
+    commands = filter(runs_in_the_stack, map(str.strip, re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)))
+    before = set((stack.project / "alembic/versions").glob("*.py"))
+    executed = 0
+    for command in commands:
+        if shutil.which(command.split()[0]) is None:
+            continue
+        local = re.sub(r"(127\.0\.0\.1|localhost):8000", str(stack.client.base_url.netloc.decode()), command)
+        done = stack.shell(local.replace("-d30s", "-d2s"))
+        assert done.returncode == 0, (command, done.stdout)
+        executed += 1
+    assert executed >= 5
+    (revision,) = set((stack.project / "alembic/versions").glob("*.py")) - before
+    stack.compose("run", "--rm", "api", "alembic", "downgrade", "-1")
+    revision.unlink()
 
 
 def test_migrations_can_be_undone_and_done_again(stack: Stack) -> None:

@@ -96,7 +96,7 @@ def test_the_variant_boots_and_serves(project: Path, tmp_path: Path, command: st
     database = f"sqlite+aiosqlite:///{tmp_path / 'items.db'}"
     settings = {"DATABASE_URL": database, "WEB_CONCURRENCY": 2}
     subprocess.run(
-        [project / ".venv/bin/alembic", "upgrade", "head"], cwd=project, env=environment_of(**settings), check=True
+        [str(project / ".venv/bin/alembic"), "upgrade", "head"], cwd=project, env=environment_of(**settings), check=True
     )
     with serving(project, command, log, **settings) as client:
         drive(client)
@@ -124,9 +124,9 @@ def test_production_refuses_embedded_parts(project: Path) -> None:
 @pytest.mark.parametrize("workers", answers_to("workers"))
 def test_the_containers_are_valid(variant: dict[str, bool], python_version: str, workers: str, tmp_path: Path) -> None:
     project = render(tmp_path, python_version=python_version, workers=workers, **variant)
-    schema = [TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    schema = [str(TOOLS / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
     files = ["docker-compose.yml", "tests/docker-compose.stack.yml"]
-    for command in ([*schema, *files], [TOOLS / "hadolint", "Dockerfile"]):
+    for command in ([*schema, *files], [str(TOOLS / "hadolint"), "Dockerfile"]):
         done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 

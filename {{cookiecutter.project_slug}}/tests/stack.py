@@ -1,7 +1,7 @@
 """Run a command while the servers of the compose file run on free local ports.
 
-Servers whose URL is set already (DATABASE_URL, REDIS_URL, BROKER_URL) are used as they are. The command finds the
-addresses in TEST_DATABASE_URL, TEST_REDIS_URL and TEST_BROKER_URL. The tests empty the tables and queues they find.
+A server whose URL is set already, in DATABASE_URL for example, is used as it is. The command finds every address in a
+variable that begins with TEST_, such as TEST_DATABASE_URL. The tests empty the tables and queues that they find there.
 """
 
 import os

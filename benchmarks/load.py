@@ -1,0 +1,91 @@
+"""Load from wrk and hey, and what they report."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+INSTALL = {
+    "wrk": "sudo apt install wrk, or brew install wrk",
+    "hey": "sudo apt install hey, or brew install hey",
+}
+FIRST_ERROR = 400
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+NEW_ITEM = '{"name":"x","description":"y"}'
+
+
+class Report(NamedTuple):
+    """What a load test measured; latencies are in seconds, None where the tool does not report them."""
+
+    requests_per_second: float
+    p50: float
+    p99: float
+    slowest: float
+    errors: int
+
+
+def require_tools() -> None:
+    """Exit with the install line of a tool that is missing."""
+    for tool, line in INSTALL.items():
+        if shutil.which(tool) is None:
+            sys.exit(f"{tool} is not on the PATH. Install it: {line}.")
+
+
+def read(url: str, *, connections: int, seconds: float, script: Path | None = None) -> Report:
+    """Send GETs with wrk; a script makes the requests where they are not all the same."""
+    arguments = [
+        "wrk",
+        "--latency",
+        f"-t{min(2, connections)}",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "10s",
+    ]
+    if script is not None:
+        arguments += ["--script", str(script)]
+    return parse_wrk(run([*arguments, url]))
+
+
+def write(url: str, *, connections: int, seconds: float) -> Report:
+    """Send POSTs with hey."""
+    body = ["-m", "POST", "-T", "application/json", "-d", NEW_ITEM]
+    return parse_hey(run(["hey", "-z", f"{seconds}s", "-c", str(connections), *body, url]))
+
+
+def run(arguments: list[str]) -> str:
+    """Run a command and return what it prints."""
+    return subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+
+
+def parse_wrk(output: str) -> Report:
+    """Read the summary of wrk."""
+    errors = sum(int(number) for number in re.findall(r"(?:connect|read|write|timeout|responses:) (\d+)", output))
+    return Report(
+        float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),  # type: ignore[index]
+        seconds_of(r"50%\s+([\d.]+)(\w+)", output),
+        seconds_of(r"99%\s+([\d.]+)(\w+)", output),
+        seconds_of(r"Latency\s+\S+\s+\S+\s+([\d.]+)(\w+)", output),
+        errors,
+    )
+
+
+def seconds_of(pattern: str, output: str) -> float:
+    """Return a duration that wrk printed with its unit."""
+    number, unit = re.search(pattern, output).groups()  # type: ignore[union-attr]
+    return float(number) * UNITS[unit]
+
+
+def parse_hey(output: str) -> Report:
+    """Read the summary of hey."""
+    statuses = {int(status): int(count) for status, count in re.findall(r"\[(\d+)\]\s+(\d+) responses", output)}
+    dropped = sum(int(count) for count in re.findall(r"\[(\d+)\]\s+(?:Post|Get) ", output))
+    return Report(
+        float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),  # type: ignore[index]
+        float(re.search(r"50% in ([\d.]+)", output)[1]),  # type: ignore[index]
+        float(re.search(r"99% in ([\d.]+)", output)[1]),  # type: ignore[index]
+        float(re.search(r"Slowest:\s+([\d.]+)", output)[1]),  # type: ignore[index]
+        dropped + sum(count for status, count in statuses.items() if status >= FIRST_ERROR),
+    )

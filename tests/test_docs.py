@@ -1,0 +1,108 @@
+"""Every command of the documents is executed by a test: here, or in the test that is named here."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests import test_lint, test_render, test_stack, test_variants
+from tests.conftest import clean_environment, free_port
+from tests.test_variants import drive
+from tests.variants import ROOT, core_variants, render
+
+# Commands that other tests execute, or that are this test run itself.
+EXECUTED_ELSEWHERE = {
+    "make": test_stack,
+    "make run": test_variants.test_a_fresh_checkout_runs_with_one_command,
+    "make test": test_variants.test_the_tests_of_the_variant_pass,
+    "make test-stack": test_stack.test_all_tests_of_the_variant_pass_on_real_servers,
+    "make lint": test_lint.test_the_variant_is_clean,
+    "make lock": test_render.test_requirements_satisfy_the_ranges,
+    test_variants.ORIGINAL_COMMAND: test_variants.test_the_variant_boots_and_serves,
+    "docker compose up --build -d --wait": test_stack.test_an_item_lives_and_dies,
+    "docker compose down -v": test_stack.stack,
+}
+
+
+def commands_of(text: str) -> list[str]:
+    """Return the commands in the bash blocks of a document."""
+    blocks = re.findall(r"^( *)```bash\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return [block.strip() for _, block in blocks]
+
+
+def test_a_block_holds_one_command() -> None:
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for command in commands_of(document.read_text(encoding="utf-8")):
+            assert "\n" not in command, (document.name, command)
+
+
+def test_the_first_two_commands_are_demo_and_test() -> None:
+    assert commands_of((ROOT / "README.md").read_text(encoding="utf-8"))[:2] == ["make demo", "make test"]
+
+
+def test_make_demo_serves_the_default_answers(tmp_path: Path) -> None:
+    port = free_port()
+    log = tmp_path / "demo.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["make", "demo", f"PORT={port}", f"DEMO={tmp_path}/demo/highload-service", f"PYTHON={sys.executable}"],
+            cwd=ROOT,
+            env=clean_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + 180
+            while "Application startup complete" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+                drive(client)
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(40)
+
+
+def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
+    commands = [
+        command
+        for command in commands_of((ROOT / "README.md").read_text(encoding="utf-8"))
+        if command.startswith("cookiecutter ")
+    ]
+    assert len(commands) == 2
+    for number, command in enumerate(commands):
+        arguments = shlex.split(command.replace("gh:org/cookiecutter-fastapi-highload", str(ROOT)))
+        arguments[0] = str(Path(sys.executable).parent / arguments[0])
+        done = subprocess.run(
+            [*arguments, "--output-dir", str(tmp_path / str(number))],
+            input="\n" * 9,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "0/highload-service/app/cache.py").exists()
+    assert not (tmp_path / "1/order-service/app/cache.py").exists()
+
+
+@pytest.mark.parametrize("variant", core_variants(), ids=str)
+def test_every_command_of_a_rendered_readme_is_executed(variant: dict[str, bool], tmp_path: Path) -> None:
+    readme = (render(tmp_path, **variant) / "README.md").read_text(encoding="utf-8")
+    for command in commands_of(readme):
+        assert command in EXECUTED_ELSEWHERE or test_stack.runs_in_the_stack(command), command
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for path in re.findall(r"`((?:docs|tests|hooks|tools)/[\w./-]+)`", document.read_text(encoding="utf-8")):
+            assert (ROOT / path).exists(), (document.name, path)
