@@ -161,7 +161,7 @@ async def test_a_stopped_redis_costs_little_and_a_missed_invalidation_is_made_up
 async def test_a_write_during_the_making_up_is_made_up_for_too(cache: ResponseCache, redis: Redis) -> None:
     before = await generation_of(cache)
     cache._missed_invalidations = 1
-    making_up = asyncio.create_task(cache._make_up())
+    making_up = cache._making_up = asyncio.create_task(cache._make_up())
     await asyncio.sleep(0)
     original = cache._redis.set
 
