@@ -1,8 +1,8 @@
 # Every target works in a fresh checkout; what it needs goes to .venv.
 BIN := .venv/bin
 DEMO := build/demo/highload-service
-FIND_PYTHON := for python in python3.13 python3.14 python3 python; do \
-	$$python -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null && echo $$python && exit; done
+FIND_PYTHON := for python in python3.13 python3.14 "$$(pyenv prefix 3.13 2>/dev/null)/bin/python" python3 python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null && echo "$$python" && exit; done
 PYTHON ?= $(shell $(FIND_PYTHON))
 
 .PHONY: help
@@ -27,7 +27,7 @@ lint: .venv/done ## Check style and types: of the tools, of the template as it l
 
 .PHONY: lock
 lock: .venv/done ## Resolve the newest releases that the template allows
-	$(BIN)/python tools/lock.py
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/lock.py
 
 .venv/done: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.13 or newer is needed: install it, or name it with make PYTHON=/path/to/python."; exit 1; }

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,25 @@ def test_every_command_of_a_rendered_readme_is_executed(variant: dict[str, bool]
     readme = (render(tmp_path, **variant) / "README.md").read_text(encoding="utf-8")
     for command in commands_of(readme):
         assert command in EXECUTED_ELSEWHERE or test_stack.runs_in_the_stack(command), command
+
+
+def test_the_quick_benchmark_prints_its_tables() -> None:
+    if not all(map(shutil.which, ("wrk", "hey", "docker"))):
+        pytest.skip("wrk, hey or docker is missing: the benchmark was not run")
+    # One short round shows that it works; its ratios say nothing.
+    done = subprocess.run(
+        ["make", "bench-quick", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        env=clean_environment() | {"ROUNDS": "1", "SECONDS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    table = done.stdout.split("requests/s")[1]
+    rows = re.findall(r"^(\S.+?) +([\d,]+) +[\d.]+ +[\d.]+ +(\d+)$", table, re.MULTILINE)
+    assert len(rows) == 6, done.stdout + done.stderr
+    assert {errors for _, _, errors in rows} == {"0"}
+    assert len(re.findall(r"^\S.+ / \S.+ +0\.\d\d +\d\.\d\d ", table, re.MULTILINE)) == 4
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -105,6 +105,31 @@ def test_the_variant_boots_and_serves(project: Path, tmp_path: Path, command: st
         assert_quiet(log)
 
 
+def test_the_service_keeps_to_its_openapi_document(project: Path, tmp_path: Path) -> None:
+    """schemathesis with all checks: no 5xx, no undocumented status, no answer that its schema does not allow."""
+    settings = {"DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'items.db'}", "WEB_CONCURRENCY": 1}
+    subprocess.run(
+        [str(project / ".venv/bin/alembic"), "upgrade", "head"], cwd=project, env=environment_of(**settings), check=True
+    )
+    with serving(project, "gunicorn app.main:app --bind 0.0.0.0:8000", tmp_path / "log", **settings) as client:
+        options = ["--checks", "all", "--max-examples", "60", "--no-color"]
+        done = subprocess.run(
+            [
+                str(TOOLS / "schemathesis"),
+                "run",
+                f"{client.base_url}/openapi.json".replace("//open", "/open"),
+                *options,
+            ],
+            cwd=tmp_path,
+            env=environment_of(SCHEMATHESIS_HOOKS="schemathesis_hooks", PYTHONPATH=Path(__file__).parent),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout
+    assert "No issues found" in done.stdout
+
+
 def test_production_refuses_embedded_parts(project: Path) -> None:
     done = subprocess.run(
         [project / ".venv/bin/gunicorn", "app.main:app"],

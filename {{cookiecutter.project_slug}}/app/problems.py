@@ -6,7 +6,9 @@ from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from app.batching import Overloaded
 from app.crud import IdempotencyKeyReused
@@ -42,17 +44,28 @@ def add_problem_handlers(app: FastAPI) -> None:
 async def on_invalid_request(_: Request, error: Exception) -> Response:
     """Name every part of the request that is wrong."""
     errors = [
-        {"in": ".".join(map(str, part["loc"])), "detail": part["msg"]}
+        {"in": ".".join(map(str, part["loc"])), "detail": part["msg"].removeprefix("Value error, ")}
         for part in cast(RequestValidationError, error).errors()
     ]
     sentences = "; ".join(f"{part['in']}: {part['detail']}" for part in errors)
     return problem(422, sentences, errors=errors)
 
 
-async def on_http_exception(_: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     """Keep the status and the headers of an HTTP exception."""
     error = cast(HTTPException, error)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        methods = ", ".join(allowed_methods(request))
+        return problem(405, f"Use one of these methods here: {methods}.", headers={"Allow": methods})
     return problem(error.status_code, error.detail, headers=error.headers)
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """Return every method of a path (RFC 9110, section 10.2.1); the framework knows each route's own only."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    routes = iter_route_contexts(request.app.routes)
+    at_path = [route for route in routes if route.path and compile_path(route.path)[0].match(path)]
+    return sorted({method for route in at_path for method in route.methods or ()})
 
 
 async def on_overloaded(_: Request, __: Exception) -> Response:

@@ -117,7 +117,8 @@ class SharedReads:
         if not query or not parameters:
             return path
         given = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-        return f"{path}?{urlencode([(name, given[name]) for name in parameters if name in given])}"
+        declared = urlencode([(name, given[name]) for name in parameters if name in given])
+        return f"{path}?{declared}" if declared else path
 
     async def _find(self, key: str, scope: Scope) -> Shared:
         generation = None

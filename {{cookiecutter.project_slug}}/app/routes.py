@@ -34,7 +34,7 @@ def problem_responses(**descriptions: str) -> dict[int | str, dict[str, Any]]:
 
 LOCATION = {"Location": {"description": "The address of the item", "schema": {"type": "string"}}}
 NOT_FOUND = problem_responses(_404="There is no item with this id")
-TOO_LARGE = problem_responses(_413="The body is too large")
+BAD_BODY = problem_responses(_400="The body is not JSON in UTF-8", _413="The body is too large")
 CREATE_RESPONSES: dict[int | str, dict[str, Any]] = {
     201: {"model": ItemRead, "description": "Stored", "headers": LOCATION},
     # {% if cookiecutter.queued_writes %}
@@ -88,7 +88,7 @@ async def list_items(
     return ItemPage.model_validate({"items": rows, "next_cursor": next_cursor})
 
 
-@router.post("", status_code=201, response_model=ItemRead, responses=CREATE_RESPONSES | TOO_LARGE)
+@router.post("", status_code=201, response_model=ItemRead, responses=CREATE_RESPONSES | BAD_BODY)
 async def create_item(
     request: Request,
     body: ItemCreate,
@@ -114,7 +114,7 @@ async def get_item(request: Request, item_id: UUID) -> ItemRead:
     return found(await reader_of(request).one(item_id))
 
 
-@router.patch("/{item_id}", responses=NOT_FOUND | TOO_LARGE)
+@router.patch("/{item_id}", responses=NOT_FOUND | BAD_BODY)
 async def update_item(request: Request, item_id: UUID, body: ItemUpdate) -> ItemRead:
     """Change an item; what is left out stays."""
     return found(await direct_writer_of(request).update(item_id, body.changes()))

@@ -24,7 +24,7 @@ class ItemCreate(BaseModel):
 class ItemUpdate(BaseModel):
     """Changes to an item: what is left out stays (RFC 7396)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 
     name: Name = Field(default="")
     description: Text | None = None

@@ -90,7 +90,7 @@ def serve(database_url: str) -> Serve:
     """Start the service in this process, on a free port, and stop it at the end of the block."""
 
     def start(**settings: Any) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
-        defaults: dict[str, Any] = {"database_url": database_url, "web_concurrency": 1}
+        defaults: dict[str, Any] = {"database_url": database_url, "web_concurrency": 1, "log_level": "warning"}
         return running(Settings(_env_file=None, **(defaults | settings)))
 
     return start

@@ -3,8 +3,11 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from redis.asyncio import Redis
+from starlette.types import Receive, Scope, Send
 
 from app.answers import Answer
 from app.cache import GENERATION, MAX_KEPT_BYTES, NOT_ASKED, TAG, ResponseCache, open_cache
@@ -222,3 +225,75 @@ async def test_closing_forgets_what_is_owed(settings: Settings) -> None:
     await settle()
     assert making_up is not None
     assert making_up.cancelled()
+
+
+class World:
+    """A table that is a number, and what each reader must at least see."""
+
+    def __init__(self, caches: list[ResponseCache], redis: Redis) -> None:
+        self.redis = redis
+        self.value = 0
+        self.acknowledged = 0
+        self.gates: list[asyncio.Event] = []
+        self.readers: list[asyncio.Task[None]] = []
+        self.processes = [(SharedReads(self.application, ROUTES, max_waiting=100), cache) for cache in caches]
+
+    async def application(self, _: Scope, __: Receive, send: Send) -> None:
+        seen = self.value
+        gate = asyncio.Event()
+        self.gates.append(gate)
+        await gate.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"%d" % seen})
+
+    async def step(self, action: str, process: int) -> None:
+        reads, cache = self.processes[process]
+        match action:
+            case "read":
+                self.readers.append(asyncio.create_task(self.read(reads, cache)))
+            case "write":
+                self.value += 1
+                written = self.value
+                await cache.invalidate()
+                self.acknowledged = max(self.acknowledged, written)
+            case "finish" if self.gates:
+                self.gates.pop(0).set()
+            case "finish last" if self.gates:
+                self.gates.pop().set()
+            case "evict":
+                await self.redis.delete(GENERATION)
+            case "restart":
+                await self.redis.delete(GENERATION, f"{TAG}/items")
+        # Long enough for a round trip or two, so that the steps interleave with the readers.
+        await asyncio.sleep(0.002)
+
+    async def read(self, reads: SharedReads, cache: ResponseCache) -> None:
+        least = self.acknowledged
+        reply = await get(reads, "/items", state={"cache": cache})
+        assert int(reply.body) >= least, f"read {reply.body!r} after {least} was acknowledged"
+
+    async def finish(self) -> None:
+        async with asyncio.timeout(5):
+            while not all(reader.done() for reader in self.readers):
+                while self.gates:
+                    self.gates.pop().set()
+                await asyncio.sleep(0.001)
+        for reader in self.readers:
+            reader.result()
+
+
+ACTIONS = st.sampled_from(["read", "read", "read", "write", "write", "finish", "finish last", "evict", "restart"])
+
+
+@hypothesis.settings(
+    deadline=None, max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(steps=st.lists(st.tuples(ACTIONS, st.integers(0, 1)), min_size=5, max_size=40))
+async def test_no_interleaving_makes_a_read_stale(
+    redis: Redis, cache: ResponseCache, settings: Settings, steps: list[tuple[str, int]]
+) -> None:
+    async with open_cache(stack_url("REDIS_URL"), settings) as other:
+        world = World([cache, other], redis)
+        for action, process in steps:
+            await world.step(action, process)
+        await world.finish()
