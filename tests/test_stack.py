@@ -181,6 +181,7 @@ def test_the_commands_of_the_original_example(stack: Stack) -> None:
         revision.unlink()
     assert "No new upgrade operations detected" in stack.compose("run", "--rm", "api", "alembic", "check")
     stack.compose("up", "--build", "-d", command="docker-compose")
+    eventually(lambda: serves(stack), within=60)
 
 
 def runs_in_the_stack(command: str) -> bool:
@@ -284,6 +285,16 @@ def test_a_stopped_database_is_told_and_comes_back(stack: Stack, answers: dict[s
     stack.compose("start", "db")
     eventually(lambda: stack.client.get("/readyz").status_code == 200, within=30)
     assert create(stack).status_code in (201, 202)
+
+
+def test_no_fault_loses_or_doubles_an_item(stack: Stack) -> None:
+    done = make(stack.project, "drill", f"DRILL_PORT={free_port()}", check=False, timeout=420)
+    assert done.returncode == 0, done.stdout
+    rows = re.findall(r"^([a-z-]+) +(\d+) +(\d+) +(\d+) +(\d+) +[\d.]+ +[\d.]+  ", done.stdout, re.MULTILINE)
+    assert len(rows) >= 4, done.stdout
+    for _, accepted, stored, lost, doubled in rows:
+        assert (lost, doubled) == ("0", "0")
+        assert int(stored) >= int(accepted) > 100
 
 
 def test_all_tests_of_the_variant_pass_on_real_servers(stack: Stack, answers: dict[str, Any]) -> None:

@@ -76,7 +76,8 @@ class Settings(BaseSettings):
     db_pool_size: PositiveInt = 5
     db_max_connections: PositiveInt = 100
     db_reserved_connections: int = Field(default=10, ge=0)
-    db_timeout: PositiveFloat = 1.5
+    # A request may wait for one trip and travel on the next, and both must fit into two seconds.
+    db_timeout: PositiveFloat = 0.9
     # {% if cookiecutter.caching %}
 
     redis_url: str | None = None
