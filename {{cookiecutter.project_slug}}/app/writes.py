@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app import crud
 from app.batching import Batcher
-from app.db import ContentRefused, Database
+from app.db import ContentRefused, Database, Work
 from app.schemas import NewItem
 
 MAX_BATCH = 200
@@ -38,7 +38,7 @@ class Writer(Protocol):
 class DirectWriter:
     """Stores items in the database: all that wait share one statement and one commit (group commit).
 
-    `on_change` runs after each commit and before the writes are acknowledged.
+    `on_change` runs after each commit and before the writes are answered.
     """
 
     def __init__(
@@ -56,25 +56,23 @@ class DirectWriter:
 
     async def update(self, item_id: UUID, changes: Mapping[str, str | None]) -> crud.ItemRow | None:
         """Change an item and return it, or None when there is none."""
-        row = await self._database.write(partial(crud.update_item, item_id=item_id, changes=changes))
-        await self._changed()
-        return row
+        return await self._write(partial(crud.update_item, item_id=item_id, changes=changes))
 
     async def delete(self, item_id: UUID) -> bool:
         """Delete an item and tell whether there was one."""
-        deleted = await self._database.write(partial(crud.delete_item, item_id=item_id))
-        await self._changed()
-        return deleted
+        return await self._write(partial(crud.delete_item, item_id=item_id))
 
     async def drain(self) -> None:
         """Return when everything that was accepted is stored."""
         await self._insert.drain()
 
     async def _insert_batch(self, items: Sequence[NewItem]) -> Sequence[NewItem | crud.IdempotencyKeyReused]:
-        stored = await self._database.write(partial(crud.insert_items, items=items))
-        await self._changed()
-        return stored
+        return await self._write(partial(crud.insert_items, items=items))
 
-    async def _changed(self) -> None:
-        for tell in self._on_change:
-            await tell()
+    async def _write[T](self, work: Work[T]) -> T:
+        try:
+            return await self._database.write(work)
+        finally:
+            # After an error too: the database may have committed before it went away.
+            for tell in self._on_change:
+                await tell()
