@@ -1,21 +1,17 @@
 """Every command of the documents is executed by a test: here, or in the test that is named here."""
 
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests import test_lint, test_render, test_stack, test_variants
-from tests.conftest import clean_environment, free_port
-from tests.test_variants import drive
+from tests.conftest import clean_environment
+from tests.test_variants import drive, made_to_serve
 from tests.variants import ROOT, core_variants, render
 
 # Commands that other tests execute, or that are this test run itself.
@@ -50,28 +46,9 @@ def test_the_first_two_commands_are_demo_and_test() -> None:
 
 
 def test_make_demo_serves_the_default_answers(tmp_path: Path) -> None:
-    port = free_port()
-    log = tmp_path / "demo.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["make", "demo", f"PORT={port}", f"DEMO={tmp_path}/demo/highload-service", f"PYTHON={sys.executable}"],
-            cwd=ROOT,
-            env=clean_environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + 180
-            while "Application startup complete" not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.2)
-            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-                drive(client)
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait(40)
+    demo = f"DEMO={tmp_path}/demo/highload-service"
+    with made_to_serve(ROOT, tmp_path / "demo.log", "demo", demo, f"PYTHON={sys.executable}") as client:
+        drive(client)
 
 
 def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,38 +40,32 @@ class Stack:
         self._environment = {**clean_environment(), "PORT": str(port)}
         self.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
 
+    def run(
+        self, arguments: Sequence[str], *, text: str = "", timeout: float = 600
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project's directory."""
+        return subprocess.run(
+            arguments,
+            cwd=self.project,
+            env=self._environment,
+            input=text,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
     def compose(self, *arguments: str, command: str = "docker compose", **options: Any) -> str:
         """Run a command of Compose and return what it prints."""
-        done: subprocess.CompletedProcess[str] = subprocess.run(
-            [*command.split(), *arguments],
-            cwd=self.project,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            **options,
-        )
+        done = self.run([*command.split(), *arguments], **options)
         assert done.returncode == 0, done.stdout
         return done.stdout
-
-    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Run a line as a user types it."""
-        return subprocess.run(
-            ["sh", "-c", command],
-            cwd=self.project,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
 
     def sql(self, statement: str) -> str:
         """Run a statement as a user would, and return its result."""
         psql = ["exec", "-T", "db", "psql", "-U", "postgres", "-d", "db"]
-        return self.compose(*psql, "--tuples-only", "--no-align", input=statement).strip()
+        return self.compose(*psql, "--tuples-only", "--no-align", text=statement).strip()
 
     def logs(self, *services: str) -> str:
         """Return the logs."""
@@ -200,7 +194,7 @@ def test_the_commands_of_the_readme(stack: Stack) -> None:
         if shutil.which(command.split()[0]) is None:
             continue
         local = re.sub(r"(127\.0\.0\.1|localhost):8000", str(stack.client.base_url.netloc.decode()), command)
-        done = stack.shell(local.replace("-d30s", "-d2s"))
+        done = stack.run(["sh", "-c", local.replace("-d30s", "-d2s")])
         assert done.returncode == 0, (command, done.stdout)
         executed += 1
     assert executed >= 5

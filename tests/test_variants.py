@@ -156,6 +156,32 @@ def test_the_containers_are_valid(variant: dict[str, bool], python_version: str,
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@contextmanager
+def made_to_serve(directory: Path, log: Path, *arguments: str) -> Iterator[httpx2.Client]:
+    """Run make until it serves on a free port, and press Ctrl-C at the end."""
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["make", *arguments, f"PORT={port}"],
+            cwd=directory,
+            env=environment_of(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + 180
+            while "Application startup complete" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+                yield client
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(40)
+
+
 def test_a_fresh_checkout_runs_with_one_command(project: Path, tmp_path: Path) -> None:
     """`make run` makes its .venv, migrates and serves; the rest of the tests use what is installed already."""
     if len(features()) != sum(variant_of(project).values()):
@@ -165,39 +191,15 @@ def test_a_fresh_checkout_runs_with_one_command(project: Path, tmp_path: Path) -
     subprocess.run(["git", "add", "--all"], cwd=project, check=True)
     subprocess.run(["git", "checkout-index", "--all", f"--prefix={fresh}/"], cwd=project, check=True)
     assert not (fresh / ".env").exists()
-    port = free_port()
-    log = tmp_path / "run.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["make", "run", f"PORT={port}", f"PYTHON={sys.executable}", f"UV={TOOLS / 'uv'}"],
-            cwd=fresh,
-            env=environment_of(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-                deadline = time.monotonic() + 120
-                while "Application startup complete" not in log.read_text():
-                    assert process.poll() is None, log.read_text()
-                    assert time.monotonic() < deadline, log.read_text()
-                    time.sleep(0.2)
-                drive(client)
-        finally:
-            interrupt(process)
+    tools = [f"PYTHON={sys.executable}", f"UV={TOOLS / 'uv'}"]
+    with made_to_serve(fresh, tmp_path / "run.log", "run", *tools) as client:
+        drive(client)
     assert (fresh / ".env").stat().st_mode & 0o777 == 0o600
     assert "PASSWORD=\n" not in (fresh / ".env").read_text()
 
 
 def variant_of(project: Path) -> dict[str, bool]:
     return {"caching": (project / "app/cache.py").exists(), "queued_writes": (project / "app/tasks.py").exists()}
-
-
-def interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Do what Ctrl-C does: signal every process of the command."""
-    os.killpg(process.pid, signal.SIGINT)
-    process.wait(40)
 
 
 def test_a_port_in_use_is_named(project: Path) -> None:
