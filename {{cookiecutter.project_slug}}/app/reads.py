@@ -118,7 +118,8 @@ class SharedReads:
             return path
         given = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
         declared = urlencode([(name, given[name]) for name in parameters if name in given])
-        return f"{path}?{declared}" if declared else path
+        # The path is decoded and may hold any character, the encoded parameters hold no space.
+        return f"{declared} {path}" if declared else path
 
     async def _find(self, key: str, scope: Scope) -> Shared:
         generation = None

@@ -127,6 +127,13 @@ async def test_the_declared_parameters_make_the_key(one: str, other: str, same: 
     assert (len(application.calls) == 1) is same
 
 
+async def test_an_encoded_question_mark_is_no_query() -> None:
+    application = Application()
+    reads = SharedReads(application, {"/pages/*": ("q",)}, max_waiting=100)
+    await asyncio.gather(get(reads, "/pages/a", "q=1"), get(reads, "/pages/a?q=1"), get(reads, "/pages/a q=1"))
+    assert len(application.calls) == 3
+
+
 async def test_items_are_shared_by_id() -> None:
     application = Application()
     reads = SharedReads(application, ROUTES, max_waiting=100)
