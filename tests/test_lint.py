@@ -1,12 +1,22 @@
-"""Style and types: of the template as it lies there, and of every rendered variant."""
+"""Style and types: of the tools, of the template as it lies there, and of every rendered variant."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import clean_environment, make
 from tests.variants import ROOT, TEMPLATE
+
+
+@pytest.mark.parametrize("command", ["ruff check --no-cache .", "ruff format --no-cache --check .", "mypy"])
+def test_the_tools_are_clean(command: str) -> None:
+    tool, *arguments = command.split()
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / tool), *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_variant_is_clean(project: Path) -> None:
