@@ -4,9 +4,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+SCRIPTS = Path(__file__).parent / "scripts"
 INSTALL = {
     "wrk": "sudo apt install wrk, or brew install wrk",
     "hey": "sudo apt install hey, or brew install hey",
@@ -17,13 +19,13 @@ NEW_ITEM = '{"name":"x","description":"y"}'
 
 
 class Report(NamedTuple):
-    """What a load test measured; latencies are in seconds, None where the tool does not report them."""
+    """What a load test measured; latencies are in seconds, None where there is no request to wait for."""
 
-    requests_per_second: float
-    p50: float
-    p99: float
-    slowest: float
-    errors: int
+    per_second: float
+    p50: float | None = None
+    p99: float | None = None
+    slowest: float | None = None
+    errors: int = 0
 
 
 def require_tools() -> None:
@@ -33,20 +35,24 @@ def require_tools() -> None:
             sys.exit(f"{tool} is not on the PATH. Install it: {line}.")
 
 
-def read(url: str, *, connections: int, seconds: float, script: Path | None = None) -> Report:
+def read(
+    url: str,
+    *,
+    connections: int,
+    seconds: float,
+    threads: int = 2,
+    script: str | None = None,
+    arguments: Sequence[object] = (),
+    header: str | None = None,
+) -> Report:
     """Send GETs with wrk; a script makes the requests where they are not all the same."""
-    arguments = [
-        "wrk",
-        "--latency",
-        f"-t{min(2, connections)}",
-        f"-c{connections}",
-        f"-d{seconds}s",
-        "--timeout",
-        "10s",
-    ]
+    threads = min(threads, connections)
+    command = ["wrk", "--latency", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
+    if header is not None:
+        command += ["--header", header]
     if script is not None:
-        arguments += ["--script", str(script)]
-    return parse_wrk(run([*arguments, url]))
+        command += ["--script", str(SCRIPTS / script)]
+    return parse_wrk(run([*command, url, "--", *map(str, arguments)]))
 
 
 def write(url: str, *, connections: int, seconds: float) -> Report:
@@ -55,9 +61,9 @@ def write(url: str, *, connections: int, seconds: float) -> Report:
     return parse_hey(run(["hey", "-z", f"{seconds}s", "-c", str(connections), *body, url]))
 
 
-def run(arguments: list[str]) -> str:
+def run(command: list[str]) -> str:
     """Run a command and return what it prints."""
-    return subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def parse_wrk(output: str) -> Report:

@@ -1,4 +1,4 @@
-"""The servers of a benchmark: contenders under Gunicorn, a Celery worker, and the tables they use."""
+"""The servers of a benchmark: contenders under Gunicorn, Celery workers, and the databases and queues they use."""
 
 import asyncio
 import os
@@ -7,40 +7,66 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import aio_pika
 import asyncpg
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent
+# Where __main__ has rendered the variants, and runs in one of them.
+PLACE = Path.cwd().parent
 
 
 class Contender(NamedTuple):
     """Something that answers requests: an ASGI application, run in the directory of a rendered variant."""
 
     name: str
-    variant: Path
+    variant: str
     application: str = "app.main:app"
-    settings: tuple[tuple[str, str], ...] = ()
+    database: str = "rows_1k"
+    cache: int = 0
+    body: str = "page"
+    worker: tuple[str, ...] = ()
+    queue: str = ""
+    table: str = "items"
 
 
-def environment(variant: Path, settings: dict[str, str]) -> dict[str, str]:
-    """Return the environment of a contender: all servers, one worker, and the settings of its own."""
-    urls = {name.removeprefix("TEST_"): url for name, url in os.environ.items() if name.startswith("TEST_")}
-    common = {"WEB_CONCURRENCY": "1", "LOG_LEVEL": "warning", "BENCH_BODY": str(variant.parent / "body")}
-    return os.environ | urls | common | {"PYTHONPATH": str(ROOT)} | settings
+def database_url(database: str) -> str:
+    """Return the URL of one of the databases of the benchmark."""
+    return urlsplit(os.environ["TEST_DATABASE_URL"])._replace(path=f"/{database}").geturl()
+
+
+def environment(contender: Contender) -> dict[str, str]:
+    """Return the environment of a contender: all servers, one worker, and a cache that outlives the benchmark."""
+    return os.environ | {
+        "DATABASE_URL": database_url(contender.database),
+        "REDIS_URL": urlsplit(os.environ["TEST_REDIS_URL"])._replace(path=f"/{contender.cache}").geturl(),
+        "BROKER_URL": os.environ["TEST_BROKER_URL"],
+        "CACHE_TTL": "3600",
+        "WEB_CONCURRENCY": "1",
+        "WORKER_CONCURRENCY": "2",
+        "LOG_LEVEL": "warning",
+        "BENCH_BODY": str(PLACE / contender.body),
+        "PYTHONPATH": str(ROOT),
+    }
 
 
 @contextmanager
-def running(command: list[str], variant: Path, settings: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process until the end of the block."""
-    with (variant.parent / "log").open("ab") as log:
+def running(command: Sequence[str], contender: Contender) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program of the rendered project's environment until the end of the block."""
+    with (PLACE / "log").open("ab") as log:
         process = subprocess.Popen(
-            command, cwd=variant, env=environment(variant, settings), stdout=log, stderr=subprocess.STDOUT
+            [str(BIN / command[0]), *command[1:]],
+            cwd=PLACE / f"bench-{contender.variant}",
+            env=environment(contender),
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
         try:
             yield process
@@ -49,16 +75,30 @@ def running(command: list[str], variant: Path, settings: dict[str, str]) -> Iter
             process.wait(60)
 
 
+class Server(NamedTuple):
+    """A contender that serves."""
+
+    contender: Contender
+    url: str
+    process: subprocess.Popen[bytes]
+    seconds_to_start: float
+
+
 @contextmanager
-def serving(contender: Contender) -> Iterator[str]:
-    """Serve a contender with one worker, and yield its address."""
+def serving(contender: Contender) -> Iterator[Server]:
+    """Serve a contender with one worker."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-    command = [str(BIN / "gunicorn"), contender.application, "--bind", address]
-    with running(command, contender.variant, dict(contender.settings)) as process:
+    started = time.monotonic()
+    with running(["gunicorn", contender.application, "--bind", address], contender) as process:
         url = f"http://{address}"
         wait_until(lambda: process.poll() is None and answers(f"{url}/items"), contender.name)
-        yield url
+        yield Server(contender, url, process, time.monotonic() - started)
+
+
+def working(contender: Contender) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """Run the Celery worker of a contender until the end of the block."""
+    return running(["celery", *contender.worker, "--without-gossip", "--without-mingle"], contender)
 
 
 def answers(url: str) -> bool:
@@ -70,36 +110,73 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait_until(condition: Any, what: str, *, within: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], what: str, *, within: float = 60) -> None:
     """Return when a condition holds; exit when it does not in time."""
     deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:
             sys.exit(f"{what} did not get ready within {within:.0f} seconds; see the log in build/bench.")
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
-def sql(statement: str) -> Any:
-    """Run a statement and return the first value of its result."""
+@asynccontextmanager
+async def connected(database: str) -> AsyncGenerator[Any]:
+    """Open a connection to a database."""
+    url = database_url(database).replace("+asyncpg", "")
+    connection = await asyncpg.connect(url, timeout=30, command_timeout=300)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
-    async def fetch() -> Any:
-        connection = await asyncpg.connect(os.environ["TEST_DATABASE_URL"].replace("+asyncpg", ""), timeout=30)
-        try:
-            return await connection.fetchval(statement)
-        finally:
-            await connection.close()
+
+def sql(database: str, *statements: str) -> list[Any]:
+    """Run statements and return the first column of the last one's rows."""
+
+    async def fetch() -> list[Any]:
+        rows: list[Any] = []
+        async with connected(database) as connection:
+            for statement in statements:
+                rows = await connection.fetch(statement)
+        return [row[0] for row in rows]
 
     return asyncio.run(fetch())
 
 
-def fill(rows: int) -> None:
-    """Fill the table with so many items."""
-    sql("TRUNCATE items")
-    sql(
+def create_database(database: str, rows: int) -> None:
+    """Create a database with so many items, and write the paths of up to 100,000 of them into a file."""
+    sql("db", f"DROP DATABASE IF EXISTS {database} (FORCE)", f"CREATE DATABASE {database}")
+    with running(["alembic", "upgrade", "head"], Contender(database, "full", database=database)) as process:
+        assert process.wait() == 0
+    sql(database, *insert_items(rows))
+    ids = sql(database, "SELECT id FROM items ORDER BY id LIMIT 100000")
+    (PLACE / database).write_text("".join(f"/items/{item_id}\n" for item_id in ids))
+
+
+def empty_writes() -> None:
+    """Leave 1,000 items in the tables that get written."""
+    naive = "INSERT INTO naive_items (name, description) SELECT 'x', 'y' FROM generate_series(1, 1000)"
+    sql("writes", "TRUNCATE items, naive_items", naive, *insert_items(1000))
+
+
+def insert_items(rows: int) -> Sequence[str]:
+    """Return the statements that insert items, a millisecond apart, and leave nothing to do for later."""
+    return (
         "INSERT INTO items (id, name, description, created_at) "
-        "SELECT gen_random_uuid(), 'x', 'y', now() - n * interval '1 millisecond' "
-        f"FROM generate_series(1, {rows}) AS n"
+        "SELECT uuidv7(), 'x', 'y', now() - n * interval '1 millisecond' "
+        f"FROM generate_series(1, {rows}) AS n",
+        "VACUUM ANALYZE items",
+        # A checkpoint would land in somebody's measurement.
+        "CHECKPOINT",
     )
-    sql("VACUUM ANALYZE items")
-    # A container's first checkpoint after a bulk load would land in somebody's measurement.
-    sql("CHECKPOINT")
+
+
+def purge(queue: str) -> None:
+    """Drop the messages that a benchmark left in a queue."""
+
+    async def drop() -> None:
+        async with await aio_pika.connect(os.environ["TEST_BROKER_URL"]) as connection:
+            channel = await connection.channel()
+            await (await channel.get_queue(queue)).purge()
+
+    asyncio.run(drop())

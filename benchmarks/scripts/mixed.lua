@@ -1,4 +1,4 @@
--- GET /items and POST /items in turn, decided by chance: wrk --script mixed.lua URL -- SHARE_OF_WRITES
+-- GET /items and POST /items, decided by chance: wrk --script mixed.lua URL -- SHARE_OF_WRITES
 local share, read, write
 
 function init(arguments)

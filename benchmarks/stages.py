@@ -1,0 +1,214 @@
+"""What is measured: contenders, the loads that they get, and the rounds in which they take their turns."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
+
+from app.pagination import Position, encode_cursor
+
+from benchmarks import load, service
+from benchmarks.load import Report
+from benchmarks.service import PLACE, Contender, Server
+
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+SECONDS = int(os.environ.get("SECONDS", "3"))
+PAGE = 100
+SENT_AHEAD = 100
+QUIET = 1.0
+LONGEST_DRAIN = 5.0
+
+NAIVE_WORKER = ("--app", "benchmarks.contenders.naive", "worker", "--queues", "naive", "--concurrency", "2")
+WORKER = ("--app", "app.tasks", "worker")
+
+BARE = Contender("bare ASGI app", "full", "benchmarks.contenders.bare:app")
+BARE_ITEM = BARE._replace(body="item")
+FRAMEWORK = Contender("FastAPI, constant", "full", "benchmarks.contenders.framework:app")
+FRAMEWORK_ITEM = FRAMEWORK._replace(body="item")
+CACHED = Contender("cached", "full")
+CACHED_100K = CACHED._replace(database="rows_100k", cache=1)
+UNCACHED = Contender("not cached", "plain")
+UNCACHED_100K = UNCACHED._replace(database="rows_100k")
+UNCACHED_1M = UNCACHED._replace(database="rows_1m")
+DIRECT = Contender("direct writes", "caching", database="writes", cache=2)
+QUEUED = Contender("queued writes", "full", database="writes", cache=2, worker=WORKER, queue="items")
+NAIVE = Contender(
+    "naive",
+    "full",
+    "benchmarks.contenders.naive:app",
+    database="writes",
+    cache=3,
+    worker=NAIVE_WORKER,
+    queue="naive",
+    table="naive_items",
+)
+UNBATCHED = CACHED._replace(name="batching bypassed", application="benchmarks.contenders.unbatched:app")
+
+type Load = Callable[[Server], Report]
+
+
+class Stage(NamedTuple):
+    """A contender that is served once in each round, and its loads by the names of what they measure."""
+
+    contender: Contender
+    loads: Mapping[str, Load]
+    with_worker: bool = False
+
+
+def get(path: str, *, connections: int = 100) -> Load:
+    """Return the load of GETs of one path."""
+    return lambda server: load.read(server.url + path, connections=connections, seconds=SECONDS)
+
+
+def get_one(server: Server) -> Report:
+    """Send GETs of one item."""
+    return get(a_path(server.contender.database))(server)
+
+
+def get_page(number: int) -> Load:
+    """Return the load of GETs of one page, counted from 1."""
+    return lambda server: get(page_paths(server.contender.database, number, number)[0])(server)
+
+
+def get_any(paths: str) -> Load:
+    """Return the load of GETs of paths drawn uniformly from a file."""
+    return lambda server: load.read(
+        server.url, connections=100, seconds=SECONDS, script="uniform.lua", arguments=[PLACE / paths]
+    )
+
+
+def get_any_kept(paths: str) -> Load:
+    """Return the same load of a server that keeps its answers, after it was asked for each of them."""
+
+    def send(server: Server) -> Report:
+        keep_each(server, PLACE / paths)
+        return get_any(paths)(server)
+
+    return send
+
+
+def keep_each(server: Server, paths: Path) -> None:
+    """Ask for each path of a file, once in the life of the databases."""
+    kept = paths.with_suffix(".kept")
+    count = len(paths.read_text().splitlines())
+    asked = 0
+    while asked < count and not kept.exists():
+        say(f"{asked:,} of {count:,} answers are kept")
+        each = [paths, max(0, asked - SENT_AHEAD)]
+        report = load.read(server.url, connections=100, seconds=5, threads=1, script="each.lua", arguments=each)
+        asked += int(report.per_second * 5)
+    kept.touch()
+
+
+def get_again(server: Server) -> Report:
+    """Send conditional GETs of a list that has not changed."""
+    with urlopen(f"{server.url}/items") as answer:
+        header = f"If-None-Match: {answer.headers['etag']}"
+    return load.read(f"{server.url}/items", connections=100, seconds=SECONDS, header=header)
+
+
+def post(*, connections: int = 100) -> Load:
+    """Return the load of POSTs of new items."""
+    return lambda server: load.write(f"{server.url}/items", connections=connections, seconds=SECONDS)
+
+
+def mix(share_of_writes: float) -> Load:
+    """Return the load of GETs of the list with so many POSTs among them."""
+    return lambda server: load.read(
+        server.url, connections=100, seconds=SECONDS, script="mixed.lua", arguments=[share_of_writes]
+    )
+
+
+def drain(server: Server) -> Report:
+    """Start a worker and measure the items a second that it stores of what POSTs have queued."""
+    return Report(asyncio.run(drain_rate(server.contender)))
+
+
+async def drain_rate(contender: Contender) -> float:
+    """Return the items a second that a worker stores, counted from the first one on."""
+    async with service.connected(contender.database) as connection:
+
+        async def stored() -> int:
+            return int(await connection.fetchval(f"SELECT count(*) FROM {contender.table}"))
+
+        before = last = await stored()
+        with service.working(contender):
+            while last == before:
+                last = await stored()
+            first, start = last, time.monotonic()
+            end = start
+            while time.monotonic() < min(end + QUIET, start + LONGEST_DRAIN):
+                await asyncio.sleep(0.02)
+                now = await stored()
+                if now > last:
+                    last, end = now, time.monotonic()
+    return (last - first) / (end - start)
+
+
+def prepare() -> None:
+    """Make the databases, and keep the bytes that the constant contenders answer."""
+    for database, rows in (("rows_1k", 1000), ("rows_100k", 100_000), ("rows_1m", 1_000_000), ("writes", 1000)):
+        say(f"filling {database}")
+        service.create_database(database, rows)
+    service.sql("writes", "CREATE TABLE naive_items (id serial PRIMARY KEY, name text, description text)")
+    for body in ("page", "item"):
+        (PLACE / body).write_bytes(b"{}")
+    with service.serving(UNCACHED) as server:
+        for body, path in (("page", "/items"), ("item", a_path("rows_1k"))):
+            with urlopen(server.url + path) as answer:
+                (PLACE / body).write_bytes(answer.read())
+
+
+def page_paths(database: str, first: int, last: int) -> list[str]:
+    """Return the paths of pages of the list, counted from 1."""
+    ends = service.sql(
+        database,
+        "SELECT (created_at, id) FROM (SELECT *, row_number() OVER (ORDER BY created_at DESC, id DESC) FROM items) "
+        f"WHERE row_number % {PAGE} = 0 AND row_number / {PAGE} BETWEEN {first - 1} AND {last - 1} ORDER BY row_number",
+    )
+    beginning = ["/items"] if first == 1 else []
+    return [*beginning, *(f"/items?cursor={encode_cursor(Position(*end))}" for end in ends)]
+
+
+def a_path(database: str) -> str:
+    """Return the path of one of the items of a database."""
+    with (PLACE / database).open() as paths:
+        return paths.readline().strip()
+
+
+def take_turns(stages: Sequence[Stage]) -> list[dict[str, Report]]:
+    """Serve and load every contender in each round, in rotating order, and return the reports of each round."""
+    rounds: list[dict[str, Report]] = []
+    for number in range(ROUNDS):
+        reports: dict[str, Report] = {}
+        first = number * len(stages) // ROUNDS
+        for stage in (*stages[first:], *stages[:first]):
+            reports |= perform(stage, f"round {number + 1} of {ROUNDS}")
+        rounds.append(reports)
+    return rounds
+
+
+def perform(stage: Stage, progress: str) -> dict[str, Report]:
+    """Serve a contender, warm it up, load it, and return the reports."""
+    contender = stage.contender
+    if contender.database == "writes":
+        service.empty_writes()
+    reports: dict[str, Report] = {}
+    with service.serving(contender) as server, service.working(contender) if stage.with_worker else nullcontext():
+        load.read(f"{server.url}/items", connections=20, seconds=1)
+        for name, send in stage.loads.items():
+            say(f"{progress}: {name}")
+            reports[name] = send(server)
+    if contender.queue:
+        service.purge(contender.queue)
+    return reports
+
+
+def say(progress: str) -> None:
+    """Show what is going on."""
+    print(progress, file=sys.stderr, flush=True)
