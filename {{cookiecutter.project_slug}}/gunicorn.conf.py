@@ -1,5 +1,6 @@
 """Gunicorn: how many workers, and what each of them may hold."""
 
+import gc
 import sys
 from typing import ClassVar
 
@@ -37,3 +38,9 @@ loglevel = settings.log_level
 # The heartbeat is a file: in memory no slow disk can make a worker look dead.
 worker_tmp_dir = "/dev/shm"  # noqa: S108
 control_socket_disable = True
+
+
+def post_worker_init(_: Worker) -> None:
+    """Spare the garbage collector what lives as long as the worker: modules, routes, models."""
+    gc.collect()
+    gc.freeze()

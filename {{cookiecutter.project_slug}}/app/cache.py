@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from app.answers import Answer
-from app.batching import Batcher
+from app.batching import Batcher, Overloaded
 from app.config import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ GENERATION = TAG + "generation"
 MAX_CONNECTIONS = 8
 MAX_KEYS = 500
 MAX_KEPT_BYTES = 1_048_576
+MAX_KEPT_AT_ONCE = 50
 COOL_DOWN = 1.0
 
 
@@ -55,6 +56,7 @@ class ResponseCache:
         self._redis = redis
         self._ttl = ttl
         self._look_up = Batcher(self._look_up_batch, max_batch=MAX_KEYS, max_waiting=max_waiting)
+        self._store = Batcher(self._store_batch, max_batch=MAX_KEPT_AT_ONCE, max_waiting=max_waiting)
         self._asleep_until = 0.0
         self._missed_invalidations = 0
         self._making_up: asyncio.Task[None] | None = None
@@ -79,13 +81,23 @@ class ResponseCache:
         return [found[key] for key in keys]
 
     async def keep(self, key: str, answer: Answer, generation: bytes) -> None:
-        """Keep an answer that was made of data read after `generation` was."""
-        if len(answer.body) > MAX_KEPT_BYTES or self._asleep():
+        """Keep an answer that was made of data read after `generation` was; all that wait share one round trip."""
+        if len(answer.body) > MAX_KEPT_BYTES:
             return
-        try:
-            await self._redis.set(TAG + key, generation + answer.dump(), ex=self._ttl)
-        except RedisError as error:
-            self._fall_asleep(error)
+        # What does not get kept costs a query later, and no client an error now.
+        with suppress(Overloaded):
+            await self._store((TAG + key, generation + answer.dump()))
+
+    async def _store_batch(self, entries: Sequence[tuple[str, bytes]]) -> Sequence[None]:
+        if not self._asleep():
+            pipeline = self._redis.pipeline(transaction=False)
+            for key, value in entries:
+                pipeline.set(key, value, ex=self._ttl)
+            try:
+                await pipeline.execute()
+            except RedisError as error:
+                self._fall_asleep(error)
+        return [None] * len(entries)
 
     async def invalidate(self) -> None:
         """Let nothing count that was read before this call."""

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, String, Table, Text, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import ARRAY, Row, String, Table, Text, any_, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
@@ -36,7 +36,7 @@ async def list_items(connection: AsyncConnection, *, limit: int, after: Position
 
 async def get_items(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, ItemRow]:
     """Return the items among `ids` that exist."""
-    rows = (await connection.execute(select(*READ_COLUMNS).where(Item.id.in_(ids)))).all()
+    rows = (await connection.execute(SELECTS[connection.dialect.name], {"ids": ids})).all()
     return {row.id: row for row in rows}
 
 
@@ -108,4 +108,9 @@ async def insert_into_sqlite(connection: AsyncConnection, items: Sequence[NewIte
     await connection.execute(sqlite.insert(Item).values(rows).on_conflict_do_nothing())
 
 
+# An array keeps the text of the statement the same for any number of ids.
+SELECTS = {
+    "postgresql": select(*READ_COLUMNS).where(Item.id == any_(bindparam("ids", type_=ARRAY(Item.id.type)))),
+    "sqlite": select(*READ_COLUMNS).where(Item.id.in_(bindparam("ids", expanding=True))),
+}
 INSERTS = {"postgresql": insert_into_postgresql, "sqlite": insert_into_sqlite}

@@ -108,10 +108,11 @@ async def create_item(
     )
 
 
-@router.get("/{item_id}", responses=NOT_FOUND)
-async def get_item(request: Request, item_id: UUID) -> ItemRead:
+@router.get("/{item_id}", response_model=ItemRead, responses=NOT_FOUND)
+async def get_item(request: Request, item_id: UUID) -> Response:
     """Fetch an item."""
-    return found(await reader_of(request).one(item_id))
+    item = found(await reader_of(request).one(item_id))
+    return Response(item.model_dump_json(), media_type="application/json")
 
 
 @router.patch("/{item_id}", responses=NOT_FOUND | BAD_BODY)

@@ -63,6 +63,16 @@ async def test_one_round_trip_serves_all_that_wait(cache: ResponseCache, redis: 
     assert after["cmdstat_mget"]["calls"] == before["cmdstat_mget"]["calls"] + 1
 
 
+async def test_one_round_trip_keeps_all_that_wait(cache: ResponseCache, redis: Redis) -> None:
+    """A connection for each would use up the pool, and a cache whose pool is empty leaves Redis alone for a while."""
+    generation = await generation_of(cache)
+    before = await redis.info("stats")
+    await asyncio.gather(*(cache.keep(f"page{number}", ANSWER, generation) for number in range(200)))
+    after = await redis.info("stats")
+    assert after["total_connections_received"] == before["total_connections_received"]
+    assert all([(await cache.find(f"page{number}")).answer == ANSWER for number in range(200)])
+
+
 async def test_an_invalidation_ends_everything_kept(cache: ResponseCache) -> None:
     generation = await generation_of(cache)
     await cache.keep("page", ANSWER, generation)
