@@ -36,3 +36,8 @@ lock: .venv/done ## Resolve the newest releases that the template allows
 .PHONY: bench-quick
 bench-quick: .venv/done ## Measure the ratios that guard the architecture
 	$(BIN)/python -m benchmarks quick
+
+.PHONY: bench
+bench: .venv/done ## Measure every workload of every contender, and write docs/benchmarks.md
+	$(BIN)/python -m benchmarks full
+	$(BIN)/python -m benchmarks.page build/bench docs

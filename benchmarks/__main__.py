@@ -1,10 +1,12 @@
 """Render the variants, start their servers, and run a benchmark on them: python -m benchmarks quick."""
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from cookiecutter.main import cookiecutter
@@ -17,14 +19,17 @@ VARIANTS = ("full", "caching", "queued", "plain")
 def main() -> int:
     """Run the benchmark that is named, and return its exit status."""
     shutil.rmtree(PLACE, ignore_errors=True)
+    started = time.monotonic()
     for name, (caching, queued) in zip(VARIANTS, itertools.product([True, False], repeat=2), strict=True):
         answers = {"caching": caching, "queued_writes": queued, "project_slug": f"bench-{name}"}
         cookiecutter(str(ROOT), no_input=True, output_dir=str(PLACE), extra_context=answers)
+    seconds = (time.monotonic() - started) / len(VARIANTS)
+    (PLACE / "rendering.json").write_text(json.dumps({"rendering, seconds": seconds}))
     full = PLACE / "bench-full"
     tools = [f"PYTHON={sys.executable}", f"UV={Path(sys.executable).parent / 'uv'}"]
     subprocess.run(["make", "--silent", ".venv/run", *tools], cwd=full, check=True)
     python = str(full / ".venv/bin/python")
-    command = [python, "-m", "tests.stack", python, "-m", f"benchmarks.{sys.argv[1]}", *sys.argv[2:]]
+    command = [python, "-m", "tests.stack", python, "-m", f"benchmarks.{sys.argv[1]}"]
     # The tests of the variant, not those of the template, hold the stack.
     environment = os.environ | {"PYTHONPATH": f"{full}{os.pathsep}{ROOT}"}
     return subprocess.run(command, cwd=full, env=environment, check=False).returncode

@@ -35,24 +35,25 @@ def require_tools() -> None:
             sys.exit(f"{tool} is not on the PATH. Install it: {line}.")
 
 
+class Script(NamedTuple):
+    """What wrk runs to make its requests, where they are not all the same."""
+
+    name: str
+    arguments: Sequence[object]
+    threads: int = 2
+
+
 def read(
-    url: str,
-    *,
-    connections: int,
-    seconds: float,
-    threads: int = 2,
-    script: str | None = None,
-    arguments: Sequence[object] = (),
-    header: str | None = None,
+    url: str, *, connections: int, seconds: float, script: Script | None = None, header: str | None = None
 ) -> Report:
-    """Send GETs with wrk; a script makes the requests where they are not all the same."""
-    threads = min(threads, connections)
+    """Send GETs with wrk, or what a script makes."""
+    threads = min(script.threads if script else 2, connections)
     command = ["wrk", "--latency", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
     if header is not None:
         command += ["--header", header]
-    if script is not None:
-        command += ["--script", str(SCRIPTS / script)]
-    return parse_wrk(run([*command, url, "--", *map(str, arguments)]))
+    if script is None:
+        return parse_wrk(run([*command, url]))
+    return parse_wrk(run([*command, "--script", str(SCRIPTS / script.name), url, "--", *map(str, script.arguments)]))
 
 
 def write(url: str, *, connections: int, seconds: float) -> Report:
@@ -90,8 +91,14 @@ def parse_hey(output: str) -> Report:
     dropped = sum(int(count) for count in re.findall(r"\[(\d+)\]\s+(?:Post|Get) ", output))
     return Report(
         float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),  # type: ignore[index]
-        float(re.search(r"50% in ([\d.]+)", output)[1]),  # type: ignore[index]
-        float(re.search(r"99% in ([\d.]+)", output)[1]),  # type: ignore[index]
+        latency_of(r"50% in ([\d.]+)", output),
+        latency_of(r"99% in ([\d.]+)", output),
         float(re.search(r"Slowest:\s+([\d.]+)", output)[1]),  # type: ignore[index]
         dropped + sum(count for status, count in statuses.items() if status >= FIRST_ERROR),
     )
+
+
+def latency_of(pattern: str, output: str) -> float | None:
+    """Return a latency that hey printed; it leaves those out for which it has too few answers."""
+    found = re.search(pattern, output)
+    return None if found is None else float(found[1])

@@ -2,11 +2,12 @@
 
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks import load, stages
 from benchmarks.load import Report
+from benchmarks.service import PLACE
 from benchmarks.stages import (
     BARE,
     BARE_ITEM,
@@ -106,20 +107,27 @@ def main() -> int:
     """Measure, print the tables, and return how many bounds are not kept."""
     load.require_tools()
     stages.prepare()
-    rounds = stages.take_turns(STAGES)
-    print_reports(rounds)
-    return print_ratios(rounds)
+    return report(stages.take_turns(STAGES))
 
 
-def print_reports(rounds: Sequence[Reports]) -> None:
-    """Print the median of each measure."""
-    print(f"\n{'one API worker, 100 connections':<40}{'per second':>12}{'p50 ms':>9}{'p99 ms':>9}{'errors':>8}")
+def report(rounds: Sequence[Reports]) -> int:
+    """Print the tables, keep them for the page of all benchmarks, and return how many bounds are not kept."""
+    ratios, missed = table_of_ratios(rounds)
+    text = "\n".join([*table_of_measures(rounds), "", *ratios])
+    (PLACE / "quick.txt").write_text(text + "\n")
+    print(text)
+    return missed
+
+
+def table_of_measures(rounds: Sequence[Reports]) -> Iterator[str]:
+    """Yield the lines of the table of medians."""
+    yield f"{'one API worker, 100 connections':<40}{'per second':>12}{'p50 ms':>9}{'p99 ms':>9}{'errors':>8}"
     for name in rounds[0]:
         reports = [reports[name] for reports in rounds]
         rate = statistics.median(report.per_second for report in reports)
         latencies = [milliseconds([report.p50 for report in reports]), milliseconds([report.p99 for report in reports])]
         errors = sum(report.errors for report in reports)
-        print(f"{name:<40}{rate:>12,.0f}{latencies[0]:>9}{latencies[1]:>9}{errors:>8}")
+        yield f"{name:<40}{rate:>12,.0f}{latencies[0]:>9}{latencies[1]:>9}{errors:>8}"
 
 
 def milliseconds(latencies: Sequence[float | None]) -> str:
@@ -128,20 +136,20 @@ def milliseconds(latencies: Sequence[float | None]) -> str:
     return f"{statistics.median(known) * 1000:.2f}" if known else ""
 
 
-def print_ratios(rounds: Sequence[Reports]) -> int:
-    """Print the ratios and return how many fall short; each is the median of the ratios within a round."""
+def table_of_ratios(rounds: Sequence[Reports]) -> tuple[list[str], int]:
+    """Return the lines of the table of ratios, each the median of those within a round, and how many fall short."""
+    lines = [f"{'ratio':<44}{'bound':>9}{'median':>9}{'spread':>16}"]
     missed = 0
-    print(f"\n{'ratio':<44}{'bound':>9}{'median':>9}{'spread':>16}")
     for ratio in RATIOS:
         values = sorted(ratio.of(reports) for reports in rounds)
         median = statistics.median(values)
         missed += not ratio.keeps(median)
         bound = f"{'<=' if ratio.at_most else '>='} {ratio.bound:.2f}"
-        verdict = "" if ratio.keeps(median) else "  short"
-        print(f"{ratio.name:<44}{bound:>9}{median:>9.2f}{f'{values[0]:.2f}-{values[-1]:.2f}':>16}{verdict}")
+        spread = f"{values[0]:.2f}-{values[-1]:.2f}"
+        lines.append(f"{ratio.name:<44}{bound:>9}{median:>9.2f}{spread:>16}{'' if ratio.keeps(median) else '  short'}")
     failed = sum(report.errors for reports in rounds for report in reports.values())
-    print(f"{'requests with an error':<44}{'0':>9}{failed:>9}{'' if not failed else '  short':>16}")
-    return missed + bool(failed)
+    lines.append(f"{'requests with an error':<44}{'0':>9}{failed:>9}{'  short' if failed else '':>23}".rstrip())
+    return lines, missed + bool(failed)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 from app.pagination import Position, encode_cursor
 
 from benchmarks import load, service
-from benchmarks.load import Report
+from benchmarks.load import Report, Script
 from benchmarks.service import PLACE, Contender, Server
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
@@ -77,9 +77,8 @@ def get_page(number: int) -> Load:
 
 def get_any(paths: str) -> Load:
     """Return the load of GETs of paths drawn uniformly from a file."""
-    return lambda server: load.read(
-        server.url, connections=100, seconds=SECONDS, script="uniform.lua", arguments=[PLACE / paths]
-    )
+    script = Script("uniform.lua", [PLACE / paths])
+    return lambda server: load.read(server.url, connections=100, seconds=SECONDS, script=script)
 
 
 def get_any_kept(paths: str) -> Load:
@@ -99,8 +98,8 @@ def keep_each(server: Server, paths: Path) -> None:
     asked = 0
     while asked < count and not kept.exists():
         say(f"{asked:,} of {count:,} answers are kept")
-        each = [paths, max(0, asked - SENT_AHEAD)]
-        report = load.read(server.url, connections=100, seconds=5, threads=1, script="each.lua", arguments=each)
+        script = Script("each.lua", [paths, max(0, asked - SENT_AHEAD)], threads=1)
+        report = load.read(server.url, connections=100, seconds=5, script=script)
         asked += int(report.per_second * 5)
     kept.touch()
 
@@ -119,9 +118,8 @@ def post(*, connections: int = 100) -> Load:
 
 def mix(share_of_writes: float) -> Load:
     """Return the load of GETs of the list with so many POSTs among them."""
-    return lambda server: load.read(
-        server.url, connections=100, seconds=SECONDS, script="mixed.lua", arguments=[share_of_writes]
-    )
+    script = Script("mixed.lua", [share_of_writes])
+    return lambda server: load.read(server.url, connections=100, seconds=SECONDS, script=script)
 
 
 def drain(server: Server) -> Report:

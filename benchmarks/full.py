@@ -1,0 +1,96 @@
+"""Every workload, of every contender: measured in rounds, printed as tables, and kept with the machine as JSON."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import load, machine, quick, service, stages
+from benchmarks.cases import PAGES, Case, all_cases
+from benchmarks.load import Report
+from benchmarks.service import PLACE, Contender
+from benchmarks.stages import CACHED, QUEUED, ROUNDS, SECONDS, Load, Stage, get, post
+
+RESULTS = PLACE / "results.json"
+
+
+def stages_of(measured: Sequence[Case]) -> list[Stage]:
+    """Return stages that serve each contender once for all of its cases."""
+    loads: dict[tuple[Contender, bool], dict[str, Load]] = defaultdict(dict)
+    for case in measured:
+        loads[case.contender, case.with_worker][case.name] = case.send
+    return [Stage(contender, of_contender, worker) for (contender, worker), of_contender in loads.items()]
+
+
+def footprints() -> dict[str, float]:
+    """Return the megabytes and the seconds to start of the processes that a service consists of."""
+    with service.serving(CACHED) as server:
+        get("/items")(server)
+        worker = resident_megabytes(server.process.pid)
+        seconds = server.seconds_to_start
+    with service.serving(QUEUED) as server, service.working(QUEUED) as celery:
+        post()(server)
+        time.sleep(SECONDS)
+        process = resident_megabytes(celery.pid)
+    service.purge(QUEUED.queue)
+    return {"API worker, MB": worker, "Celery process, MB": process, "API, seconds to start": seconds}
+
+
+def resident_megabytes(parent: int) -> float:
+    """Return the resident memory of the largest child of a process."""
+    children = subprocess.run(["pgrep", "-P", str(parent)], check=True, capture_output=True, text=True).stdout.split()
+    sizes = subprocess.run(["ps", "-o", "rss=", "-p", ",".join(children)], check=True, capture_output=True, text=True)
+    return max(map(int, sizes.stdout.split())) / 1024
+
+
+def main() -> int:
+    """Measure, print, and keep the results for the page that docs/benchmarks.md is."""
+    load.require_tools()
+    stages.prepare()
+    quick.report(stages.take_turns(quick.STAGES))
+    (PLACE / PAGES).write_text("\n".join(stages.page_paths("rows_100k", 1, 1000)) + "\n")
+    measured = all_cases()
+    rounds = stages.take_turns(stages_of(measured))
+    print_table(measured, rounds)
+    document = {
+        "machine": machine.describe(),
+        "rounds": ROUNDS,
+        "seconds": SECONDS,
+        "footprints": footprints() | json.loads((PLACE / "rendering.json").read_text()),
+        "cases": [
+            {
+                "workload": case.workload,
+                "contender": case.contender.name,
+                "rounds": [reports[case.name]._asdict() for reports in rounds],
+            }
+            for case in measured
+        ],
+    }
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+def print_table(measured: Sequence[Case], rounds: Sequence[Mapping[str, Report]]) -> None:
+    """Print the median of every case."""
+    print(f"{'':<46}{'':<28}{'per second':>12}{'p50 ms':>10}{'p99 ms':>10}{'max ms':>10}{'errors':>8}")
+    for case in measured:
+        reports = [reports[case.name] for reports in rounds]
+        rate = statistics.median(report.per_second for report in reports)
+        latencies = [milliseconds(reports, column) for column in ("p50", "p99", "slowest")]
+        errors = sum(report.errors for report in reports)
+        columns = "".join(f"{latency:>10}" for latency in latencies)
+        print(f"{case.workload:<46}{case.contender.name:<28}{rate:>12,.0f}{columns}{errors:>8}")
+
+
+def milliseconds(reports: Sequence[Any], column: str) -> str:
+    """Return the median of a latency for a table, nothing where there is none."""
+    known = [getattr(report, column) for report in reports if getattr(report, column) is not None]
+    return f"{statistics.median(known) * 1000:.2f}" if known else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

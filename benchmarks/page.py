@@ -1,0 +1,114 @@
+"""The page of the benchmarks, its plots and its raw numbers: python -m benchmarks.page build/bench docs."""
+
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import plots
+from benchmarks.results import Case, Results, median
+
+CONNECTIONS = (1, 10, 100, 1000)
+SECTIONS = {
+    "The list": ("list, 100 connections", "list, any of 1,000 pages", "list, If-None-Match"),
+    "One item": ("item, always the same", "item, any of 100,000"),
+    "Writes": ("POST, 100 connections", "items stored by a worker"),
+    "Reads and writes together": ("reads and writes 95/5", "reads and writes 50/50"),
+    "Connections": (
+        *(f"list, {count} connections" for count in CONNECTIONS),
+        *(f"POST, {count} connections" for count in CONNECTIONS),
+    ),
+    "Size of the table": (
+        *(f"list of {rows} rows" for rows in ("1k", "100k", "1m")),
+        *(f"item of {rows} rows" for rows in ("1k", "100k", "1m")),
+    ),
+    "Depth of the page": tuple(f"list of 1m rows, page {number}" for number in ("1", "10", "100", "1,000", "10,000")),
+}
+FIGURES = {
+    "The list": ("throughput", "Requests a second of each contender, beside the limit of its kind"),
+    "Connections": ("latency", "Latency of the list against connections, median and 99th percentile"),
+    "Size of the table": ("cost", "Time of a request against the size of the table"),
+}
+
+RATIOS = "## Ratios\n"
+
+
+def main() -> int:
+    """Write the page below its introduction, the plots and the raw numbers."""
+    source, target = map(Path, sys.argv[1:3])
+    results = json.loads((source / "results.json").read_text())
+    shutil.copy(source / "results.json", target / "benchmarks.json")
+    plots.draw(results, target / "plots")
+    page = target / "benchmarks.md"
+    introduction = page.read_text(encoding="utf-8").partition(RATIOS)[0]
+    printed = "".join(blocks(results, (source / "quick.txt").read_text()))
+    page.write_text(introduction + printed, encoding="utf-8")
+    return 0
+
+
+def blocks(results: Results, ratios: str) -> Iterator[str]:
+    """Yield the parts of the page."""
+    yield f"{RATIOS}\nEach is the median of the ratios within a round.\n\n```text\n{ratios.strip()}\n```\n\n"
+    for title, workloads in SECTIONS.items():
+        yield f"## {title}\n\n"
+        if title in FIGURES:
+            name, caption = FIGURES[title]
+            yield f"![{caption}](plots/{name}.svg)\n\n"
+        yield from table(results, workloads)
+    yield "## Footprint\n\n| | |\n|---|---|\n"
+    for name, value in results["footprints"].items():
+        yield f"| {name} | {value:.1f} |\n"
+    yield f"\n## The machine\n\n{results['rounds']} rounds of {results['seconds']} seconds for each load. "
+    yield "`docs/benchmarks.json` has the numbers of every round.\n\n| | |\n|---|---|\n"
+    for name, value in results["machine"].items():
+        yield f"| {name} | {text_of(value)} |\n"
+
+
+def text_of(value: Any) -> str:
+    """Return a value of the machine's description for a table."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {version}" for name, version in value.items())
+    return str(value)
+
+
+def table(results: Results, workloads: Sequence[str]) -> Iterator[str]:
+    """Yield the rows of a table of workloads."""
+    yield "| workload | contender | per second | spread | of the first | p50 ms | p99 ms | max ms | errors |\n"
+    yield "|---|---|--:|--:|--:|--:|--:|--:|--:|\n"
+    for workload in workloads:
+        cases = [case for case in results["cases"] if case["workload"] == workload]
+        limit = median(cases[0], "per_second")
+        for case in cases:
+            yield row(case, median(case, "per_second") / limit)
+    yield "\n"
+
+
+def row(case: Case, share: float) -> str:
+    """Return the row of a case."""
+    rates = sorted(one["per_second"] for one in case["rounds"])
+    latencies = [milliseconds(case, column) for column in ("p50", "p99", "slowest")]
+    errors = sum(one["errors"] for one in case["rounds"])
+    cells = [
+        case["workload"],
+        case["contender"],
+        f"{statistics.median(rates):,.0f}",
+        f"{rates[0]:,.0f}-{rates[-1]:,.0f}",
+        f"{share:.2f}",
+        *latencies,
+        f"{errors}",
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def milliseconds(case: Case, column: str) -> str:
+    """Return the median of a latency, and nothing where there is none."""
+    if case["rounds"][0][column] is None:
+        return ""
+    return f"{median(case, column) * 1000:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""The results of the benchmarks as they are in JSON."""
+
+import statistics
+from typing import Any
+
+type Results = dict[str, Any]
+type Case = dict[str, Any]
+
+
+def find(results: Results, workload: str, contender: str) -> Case:
+    """Return the case of a workload and a contender."""
+    (case,) = (one for one in results["cases"] if (one["workload"], one["contender"]) == (workload, contender))
+    found: Case = case
+    return found
+
+
+def median(case: Case, column: str) -> float:
+    """Return the median of a column over the rounds."""
+    return float(statistics.median(one[column] for one in case["rounds"]))
