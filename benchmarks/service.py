@@ -70,6 +70,8 @@ def running(command: Sequence[str], contender: Contender) -> Iterator[subprocess
         )
         try:
             yield process
+            if process.poll():
+                sys.exit(f"{command[0]} ended by itself; see the log in build/bench.")
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)

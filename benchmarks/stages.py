@@ -21,9 +21,10 @@ SECONDS = int(os.environ.get("SECONDS", "3"))
 PAGE = 100
 SENT_AHEAD = 100
 QUIET = 1.0
+LONGEST_START = 60.0
 LONGEST_DRAIN = 5.0
 
-NAIVE_WORKER = ("--app", "benchmarks.contenders.naive", "worker", "--queues", "naive", "--concurrency", "2")
+NAIVE_WORKER = ("--app", "benchmarks.contenders.naive:celery", "worker", "--queues", "naive", "--concurrency", "2")
 WORKER = ("--app", "app.tasks", "worker")
 
 BARE = Contender("bare ASGI app", "full", "benchmarks.contenders.bare:app")
@@ -136,8 +137,11 @@ async def drain_rate(contender: Contender) -> float:
 
         before = last = await stored()
         with service.working(contender):
-            while last == before:
+            deadline = time.monotonic() + LONGEST_START
+            while last == before and time.monotonic() < deadline:
                 last = await stored()
+            if last == before:
+                sys.exit(f"The worker of {contender.name} stores nothing; see the log in build/bench.")
             first, start = last, time.monotonic()
             end = start
             while time.monotonic() < min(end + QUIET, start + LONGEST_DRAIN):
