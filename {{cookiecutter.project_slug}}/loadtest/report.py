@@ -187,7 +187,7 @@ def explanations(run: Run) -> str:
         "Requests/s counts answers without an error. p50, p90 and p99 are the times within which 50, 90 and 99 % of "
         "the requests were answered; max is the slowest.",
         f"A point of a throughput plot is the mean of {INTERVAL:g} s; an interval that the end cut short is left out. "
-        "A bar of a histogram is made of steps of 0.25 % of the requests.",
+        "A bar of a histogram is made of steps of 0.25 % of the requests, so the very slowest lie beyond the last bar.",
         *(TOOLS[tool] for tool in used),
     ]
     return f"""<section aria-labelledby="reading">

@@ -17,7 +17,7 @@ def duration(seconds: float) -> str:
 
 def significant(number: float) -> str:
     """Return a number with three significant digits, and all those before the point."""
-    before_the_point = len(str(int(number))) if number >= 1 else 1
+    before_the_point = len(str(int(float(f"{number:.{SIGNIFICANT_DIGITS}g}"))))
     return f"{number:,.{max(0, SIGNIFICANT_DIGITS - before_the_point)}f}"
 
 
