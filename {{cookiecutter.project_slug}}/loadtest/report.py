@@ -14,7 +14,7 @@ STYLE = Path(__file__).with_name("style.css")
 TOOLS = {
     "wrk": "wrk corrects its latencies for coordinated omission: for an answer that took longer than usual it adds the "
     "requests that the connection would have sent meanwhile, with their wait. Its throughput over time is counted when "
-    "a connection sends its next request, which is when it has read the answer before; errors are in that count. wrk "
+    "a connection sends its next request, which is when it has read the answer before or has failed. wrk "
     "does not tell one error status from another, and counts a timeout when the late answer comes: a service that "
     "hangs shows as throughput that falls to zero.",
     "hey": "hey reports every answer. It needs much CPU itself: alone on its machine, the service would do better.",
@@ -152,7 +152,7 @@ def number(what: str, value: str, *, bad: bool) -> str:
 
 def error_list(measurement: Measurement) -> str:
     """Return the errors by status, or by the reason for which there was no answer."""
-    entries = "\n".join(f"<li>{number:,} of {escape(reason)}</li>" for reason, number in measurement.errors.items())
+    entries = "\n".join(f"<li>{escape(reason)}: {number:,}</li>" for reason, number in measurement.errors.items())
     return f'<ul class="bad">\n{entries}\n</ul>' if entries else ""
 
 
@@ -166,7 +166,8 @@ def figures(measurement: Measurement, previous: Measurement | None) -> str:
         plotted.append(figure(plots.histogram(measurement, compared), caption))
     if any(measurement.timeline):
         compared = previous if previous and any(previous.timeline) else None
-        what = "Answers, errors among them," if measurement.tool == "wrk" and measurement.errors else "Throughput"
+        failed = any(one.tool == "wrk" and one.errors for one in (measurement, compared) if one)
+        what = "Requests, failed ones among them," if failed else "Throughput"
         caption = f"{what} by half second{legend if compared else ''}."
         plotted.append(figure(plots.throughput(measurement, compared), caption))
     return f'<div class="figures">\n{"\n".join(plotted)}\n</div>' if plotted else ""

@@ -381,8 +381,10 @@ def test_the_page_names_errors_by_status() -> None:
     texts = Document(page(TRUE_RUN, None)).texts
     assert any(text.startswith("19 requests failed.") for text in texts)
     assert "Throughput by half second." in texts
-    assert "10 of status 503" in texts
-    assert "7 of EOF" in texts
+    failed = run_of(wrk.parse(output("wrk-errors.txt"), LIST), began=NOW)
+    assert "Requests, failed ones among them, by half second." in Document(page(failed, None)).texts
+    assert "status 503: 10" in texts
+    assert "EOF: 7" in texts
     faultless = run_of(TRUE_RUN.measurements[0], began=NOW)
     assert "Every request was answered without an error." in Document(page(faultless, None)).texts
 
@@ -417,13 +419,14 @@ def test_the_page_escapes_what_it_did_not_write() -> None:
     text = page(run, run)
     assert "<i>" not in text
     assert Document(text).texts.count(hostile) >= 3
+    assert f"{hostile}: 1" in Document(text).texts
 
 
 def test_a_run_without_an_answer_has_a_page() -> None:
     nothing = measure("New items", "POST /items", "hey", seconds=1.0, answers=[], unanswered=Counter({"EOF": 3}))
     text = page(run_of(nothing, began=NOW), TRUE_RUN)
     assert "<svg" not in text
-    assert "3 of EOF" in Document(text).texts
+    assert "EOF: 3" in Document(text).texts
 
 
 def test_the_bars_of_a_histogram_are_all_requests() -> None:
