@@ -1,0 +1,177 @@
+"""`make load` of a rendered project, and its page in a browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import environment_of, make
+from tests.test_variants import serving
+from tests.variants import features
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WIDTHS = (390, 1280)
+DARK, LIGHT = 0, 1
+NO_ORIGIN = "not an origin"
+
+
+@pytest.fixture(scope="module")
+def report(project: Path, variant: dict[str, bool], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page after two runs against the service on SQLite."""
+    if len(features()) != sum(variant.values()):
+        pytest.skip("the load test is the same in every variant")
+    place = tmp_path_factory.mktemp("load")
+    settings = {"DATABASE_URL": f"sqlite+aiosqlite:///{place / 'items.db'}", "WEB_CONCURRENCY": 1}
+    subprocess.run(
+        [str(project / ".venv/bin/alembic"), "upgrade", "head"], cwd=project, env=environment_of(**settings), check=True
+    )
+    with serving(project, "gunicorn app.main:app --bind 0.0.0.0:8000", place / "log", **settings) as client:
+        options = ("load", "SECONDS=1", "CONNECTIONS=10", f"PORT={client.base_url.port}")
+        first, second = make(project, *options), make(project, *options)
+        listed = client.get("/items").json()["items"]
+    for done in (first, second):
+        lines = re.findall(
+            r"^\r?(\w+ \S+) +[\d,]+ requests/s +p50 .* max .* no errors, (\w+)$", done.stdout, re.MULTILINE
+        )
+        tools = [tool if shutil.which(tool) else "Python" for tool in ("wrk", "wrk", "hey")]
+        assert lines == list(zip(["GET /items", "GET /items/{id}", "POST /items"], tools, strict=True)), done.stdout
+        assert "The report is loadtest/report.html." in done.stdout
+    assert len(listed) == 100
+    results = sorted((project / "loadtest/results").glob("*.json"))
+    assert len(results) == 2
+    assert_compared(project / "loadtest/report.html", *results)
+    return project / "loadtest/report.html"
+
+
+def assert_compared(report: Path, before: Path, now: Path) -> None:
+    """Check the ratios on the page against the kept results."""
+    old, new = (json.loads(path.read_text())["measurements"] for path in (before, now))
+    ratios = re.findall(r"requests/s</th><td>[\d,.]+</td><td>[\d,.]+</td><td>([\d.]+)</td>", report.read_text())
+    for then, later, ratio in zip(old, new, ratios, strict=True):
+        rates = [measurement["answers"] / measurement["seconds"] for measurement in (then, later)]
+        assert float(ratio) == pytest.approx(rates[1] / rates[0], abs=0.006)
+
+
+def test_results_and_page_stay_out_of_git_and_of_the_image(report: Path) -> None:
+    project = report.parent.parent
+    subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
+    done = subprocess.run(
+        ["git", "status", "--short", "--untracked-files=all", "loadtest"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "loadtest/report.py" in done.stdout
+    assert "report.html" not in done.stdout
+    assert "results/" not in done.stdout
+    assert (project / ".dockerignore").read_text().splitlines()[0] == "*"
+    assert "loadtest" not in (project / ".dockerignore").read_text()
+
+
+def test_make_load_goes_to_no_other_machine(report: Path) -> None:
+    done = make(report.parent.parent, "load", "URL=http://example.org", check=False)
+    assert done.returncode != 0
+    assert "http://example.org is not on this machine" in done.stdout
+
+
+class Browser:
+    """Chromium without a window and without a network."""
+
+    def __init__(self, program: str, place: Path) -> None:
+        self._program = program
+        self._place = place
+
+    def show(self, page: Path, *options: str) -> tuple[str, list[str], list[str]]:
+        """Show a page; return its document, the messages on its console, and the addresses that were asked for."""
+        log = self._place / "network.json"
+        done = subprocess.run(
+            [
+                self._program,
+                "--headless",
+                *(["--no-sandbox"] if os.geteuid() == 0 else []),
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--no-first-run",
+                "--allow-file-access-from-files",
+                "--hide-scrollbars",
+                "--enable-logging=stderr",
+                f"--user-data-dir={self._place / 'profile'}",
+                "--host-resolver-rules=MAP * ~NOTFOUND",
+                f"--log-net-log={log}",
+                *options,
+                page.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        requests = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
+        # The browser asks for things of its own; what a page asks for has an origin.
+        asked = {request["url"] for request in requests if request.get("initiator", NO_ORIGIN) != NO_ORIGIN}
+        return done.stdout, re.findall(r"CONSOLE.*", done.stderr), sorted(asked)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Browser:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("Chromium is missing: the page was not looked at")
+    return Browser(program, tmp_path)
+
+
+def test_the_page_in_a_browser(report: Path, browser: Browser, tmp_path: Path) -> None:
+    corners = {}
+    for scheme in (DARK, LIGHT):
+        picture = tmp_path / f"{scheme}.png"
+        options = (f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1280,2600")
+        _, messages, asked = browser.show(report, *options, f"--screenshot={picture}")
+        assert (messages, asked) == ([], [])
+        corners[scheme] = top_left(picture)
+    assert max(corners[DARK]) < 64
+    assert min(corners[LIGHT]) > 192
+
+
+def test_a_page_that_needs_more_would_be_noticed(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text('<img src="http://example.org/picture.png"><script>console.error("broken")</script>')
+    _, messages, asked = browser.show(page, f"--screenshot={tmp_path / 'page.png'}")
+    assert len(messages) == 1
+    assert "broken" in messages[0]
+    assert asked == ["http://example.org/picture.png"]
+
+
+def test_the_page_never_scrolls_sideways(report: Path, browser: Browser, tmp_path: Path) -> None:
+    frames = tmp_path / "frames.html"
+    measure = "this.parentNode.append(`[${this.width}: ${this.contentDocument.documentElement.scrollWidth}]`)"
+    frames.write_text(
+        "".join(
+            f'<p><iframe src="{report.as_uri()}" width="{width}" height="800" style="border: 0" onload="{measure}">'
+            "</iframe></p>"
+            for width in WIDTHS
+        )
+    )
+    document, messages, _ = browser.show(frames, "--dump-dom")
+    assert messages == []
+    measured = re.findall(r"\[(\d+): (\d+)\]", document)
+    assert [int(width) for width, _ in measured] == list(WIDTHS), document[-2000:]
+    for width, needed in measured:
+        assert int(needed) <= int(width)
+
+
+def top_left(picture: Path) -> tuple[int, ...]:
+    """Return red, green and blue of the first pixel of a PNG, on which no filter has an effect."""
+    data, position, compressed = picture.read_bytes(), 8, b""
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4])
+        if data[position + 4 : position + 8] == b"IDAT":
+            compressed += data[position + 8 : position + 8 + length]
+        position += length + 12
+    return tuple(zlib.decompress(compressed)[1:4])
