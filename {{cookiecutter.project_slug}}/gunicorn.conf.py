@@ -4,6 +4,7 @@ import gc
 import sys
 from typing import ClassVar
 
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
 
 from app.config import ConfigurationError, load_settings
@@ -14,12 +15,34 @@ except ConfigurationError as error:
     sys.exit(f"The service does not start: {error}.")
 
 
+# Seconds in which a stopping worker still answers on connections that carry no request at the moment.
+LINGER = 1.0
+CONNECTION_CLOSE = (b"connection", b"close")
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that a stopping worker ends after an answer, because a request may be on its way already.
+
+    Every answer says from then on that it is the last one (RFC 9112, section 9.6), so that no client sends another
+    request into a connection that is about to close.
+    """
+
+    def shutdown(self) -> None:
+        """Give the client time for a last request."""
+        last_answer_headers = self.server_state.default_headers
+        if CONNECTION_CLOSE not in last_answer_headers:
+            last_answer_headers.append(CONNECTION_CLOSE)
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+        self.loop.call_later(LINGER, super().shutdown)
+
+
 class Worker(UvicornWorker):  # type: ignore[misc]
-    """A Uvicorn worker that refuses what it cannot hold, and finishes before it is killed."""
+    """A Uvicorn worker that finishes before it is killed."""
 
     CONFIG_KWARGS: ClassVar = {
+        "http": Connection,
         "lifespan": "on",
-        "limit_concurrency": settings.limit_concurrency,
         # Gunicorn kills at the graceful timeout; the last seconds are for the end of the lifespan.
         "timeout_graceful_shutdown": max(1, settings.graceful_timeout - 5),
         "server_header": False,

@@ -67,10 +67,10 @@ class Settings(BaseSettings):
 
     web_concurrency: WorkerCount = Field(default_factory=available_cpus)
     api_replicas: PositiveInt = 1
-    limit_concurrency: PositiveInt = 4000
+    limit_concurrency: PositiveInt = 1000
     graceful_timeout: PositiveInt = 30
     max_body_bytes: PositiveInt = 65_536
-    max_waiting: PositiveInt = 2000
+    max_waiting: PositiveInt = 1000
 
     database_url: Annotated[str, AfterValidator(asyncpg_url)] = EMBEDDED_DATABASE_URL
     db_pool_size: PositiveInt = 5

@@ -13,13 +13,14 @@ logger = logging.getLogger(__name__)
 
 # Seconds that a dependency has for its answer.
 LIMIT = 1.0
+LIVEZ = "/livez"
 
 type Checks = Mapping[str, Callable[[], Awaitable[None]]]
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/livez")
+@router.get(LIVEZ)
 async def livez() -> Health:
     """Tell that the process serves requests."""
     return Health(status="ok")

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from app import health, routes
+from app.admission import Admission
 from app.body_limit import BodyLimit
 
 # {%- if cookiecutter.queued_writes +%}
@@ -80,7 +81,8 @@ def create_app(settings: Settings) -> ASGIApp:
     )
     api.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     add_problem_handlers(api)
-    return SharedReads(api, routes.SHARED_ROUTES, max_waiting=settings.max_waiting)
+    reads = SharedReads(api, routes.SHARED_ROUTES, max_waiting=settings.max_waiting)
+    return Admission(reads, settings.limit_concurrency, always=[health.LIVEZ])
 
 
 app = create_app(load_settings())
