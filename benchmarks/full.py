@@ -4,7 +4,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,8 +32,8 @@ def footprints() -> dict[str, float]:
         worker = resident_megabytes(server.process.pid)
         seconds = server.seconds_to_start
     with service.serving(QUEUED) as server, service.working(QUEUED) as celery:
+        service.wait_until(lambda: len(children_of(celery.pid)) > 1, "the Celery worker")
         post()(server)
-        time.sleep(SECONDS)
         process = resident_megabytes(celery.pid)
     service.purge(QUEUED.queue)
     return {"API worker, MB": worker, "Celery process, MB": process, "API, seconds to start": seconds}
@@ -42,9 +41,15 @@ def footprints() -> dict[str, float]:
 
 def resident_megabytes(parent: int) -> float:
     """Return the resident memory of the largest child of a process."""
-    children = subprocess.run(["pgrep", "-P", str(parent)], check=True, capture_output=True, text=True).stdout.split()
-    sizes = subprocess.run(["ps", "-o", "rss=", "-p", ",".join(children)], check=True, capture_output=True, text=True)
+    processes = ",".join(children_of(parent))
+    sizes = subprocess.run(["ps", "-o", "rss=", "-p", processes], check=True, capture_output=True, text=True)
     return max(map(int, sizes.stdout.split())) / 1024
+
+
+def children_of(parent: int) -> list[str]:
+    """Return the numbers of the processes that a process has started."""
+    done = subprocess.run(["pgrep", "-P", str(parent)], check=False, capture_output=True, text=True)
+    return done.stdout.split()
 
 
 def main() -> int:

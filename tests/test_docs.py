@@ -85,20 +85,44 @@ def test_every_command_of_a_rendered_readme_is_executed(variant: dict[str, bool]
 def test_the_quick_benchmark_prints_its_tables() -> None:
     if not all(map(shutil.which, ("wrk", "hey", "docker"))):
         pytest.skip("wrk, hey or docker is missing: the benchmark was not run")
-    # One short round shows that it works; its ratios say nothing.
+    # One short round on small tables shows that it works; its ratios say nothing.
     done = subprocess.run(
         ["make", "bench-quick", f"PYTHON={sys.executable}"],
         cwd=ROOT,
-        env=clean_environment() | {"ROUNDS": "1", "SECONDS": "1"},
+        env=clean_environment() | {"ROUNDS": "1", "SECONDS": "1", "SCALE": "0.01"},
         capture_output=True,
         text=True,
         check=False,
     )
-    table = done.stdout.split("requests/s")[1]
-    rows = re.findall(r"^(\S.+?) +([\d,]+) +[\d.]+ +[\d.]+ +(\d+)$", table, re.MULTILINE)
-    assert len(rows) == 6, done.stdout + done.stderr
-    assert {errors for _, _, errors in rows} == {"0"}
-    assert len(re.findall(r"^\S.+ / \S.+ +0\.\d\d +\d\.\d\d ", table, re.MULTILINE)) == 4
+    measures, ratios = done.stdout.split("errors\n")[1].split("\nratio")
+    rows = re.findall(r"^\S.+?  +([\d,]+)  .*?(\d+)$", measures, re.MULTILINE)
+    assert len(rows) == 18, done.stdout + done.stderr
+    assert all(rate != "0" and errors == "0" for rate, errors in rows), done.stdout
+    assert len(re.findall(r"^\S.+ [<>]= +[\d.]+ +[\d.]+ +[\d.]+-[\d.]+", ratios, re.MULTILINE)) == 13, done.stdout
+
+
+def test_the_page_of_the_benchmarks_is_what_they_printed(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    shutil.copy(ROOT / "docs/benchmarks.json", results / "results.json")
+    page = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    printed = page.split("```text\n")[1].split("```")[0]
+    (results / "quick.txt").write_text(printed)
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "benchmarks.md").write_text(page.partition("## Ratios")[0])
+    subprocess.run([sys.executable, "-m", "benchmarks.page", results, docs], cwd=ROOT, check=True)
+    assert (docs / "benchmarks.md").read_text(encoding="utf-8") == page
+    for plot in (docs / "plots").iterdir():
+        assert plot.read_bytes() == (ROOT / "docs/plots" / plot.name).read_bytes()
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_benchmarks() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    (quoted,) = re.findall(r"```text\n(.*?)```", readme, re.DOTALL)
+    for line in quoted.splitlines():
+        assert line in page.splitlines()
 
 
 def test_links_between_documents_lead_somewhere() -> None:
