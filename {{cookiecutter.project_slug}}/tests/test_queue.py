@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from uuid import uuid4
 import pytest
 from aio_pika import connect
 from celery.exceptions import Reject
-from sqlalchemy import select
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import broker, dead_letters, tasks
 from app.broker import BrokerUnavailable, Publisher, open_publisher
@@ -340,23 +341,65 @@ def test_dead_letters_need_a_broker(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "BROKER_URL" in capsys.readouterr().err
 
 
-async def test_a_killed_worker_process_loses_nothing(
+@asynccontextmanager
+async def blocked_inserts(database_url: str) -> AsyncGenerator[None]:
+    """Keep every insert waiting until the end of the block."""
+    engine = create_async_engine(database_url)
+    async with engine.connect() as connection:
+        await connection.execute(text("LOCK TABLE items IN SHARE MODE"))
+        yield
+    await engine.dispose()
+
+
+async def test_a_killed_worker_loses_nothing(
     serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
 ) -> None:
-    async with serve(broker_url=broker_url) as client:
-        answers = await asyncio.gather(*(client.post("/items", json=NEW) for _ in range(300)))
-    accepted = {answer.json()["id"] for answer in answers}
-    with worker(postgresql_url, broker_url, tmp_path / "killed.log") as process:
-        await eventually(lambda: some_stored(postgresql_url))
-        process.kill()
+    accepted = await queue_items(serve, broker_url)
+    async with blocked_inserts(postgresql_url):
+        with worker(postgresql_url, broker_url, tmp_path / "killed.log") as process:
+            await eventually(lambda: some_task_waits(postgresql_url))
+            process.kill()
     with worker(postgresql_url, broker_url, tmp_path / "next.log"):
-
-        async def all_stored() -> bool:
-            rows = await in_database(postgresql_url, lambda connection: connection.execute(select(Item.id)))
-            return {str(item_id) for item_id in rows.scalars()} == accepted
-
-        await eventually(all_stored)
+        await eventually(lambda: all_stored(postgresql_url, accepted), within=10)
 
 
-async def some_stored(database_url: str) -> bool:
-    return bool(await names_in(database_url))
+async def test_a_killed_process_of_a_worker_loses_nothing(
+    serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
+) -> None:
+    accepted = await queue_items(serve, broker_url)
+    log = tmp_path / "worker.log"
+    with worker(postgresql_url, broker_url, log, WORKER_CONCURRENCY="1") as process:
+        async with blocked_inserts(postgresql_url):
+            await eventually(lambda: some_task_waits(postgresql_url))
+            os.kill(await asyncio.to_thread(a_child_of, process.pid), signal.SIGKILL)
+            await eventually(lambda: asyncio.to_thread(a_lost_process_is_noticed, log))
+        await eventually(lambda: all_stored(postgresql_url, accepted), within=10)
+
+
+async def queue_items(serve: Serve, broker_url: str) -> set[str]:
+    """Queue items and return their ids."""
+    async with serve(broker_url=broker_url) as client:
+        answers = await asyncio.gather(*(client.post("/items", json=NEW) for _ in range(100)))
+    assert {answer.status_code for answer in answers} == {202}
+    return {answer.json()["id"] for answer in answers}
+
+
+async def all_stored(database_url: str, accepted: set[str]) -> bool:
+    rows = await in_database(database_url, lambda connection: connection.execute(select(Item.id)))
+    return {str(item_id) for item_id in rows.scalars()} == accepted
+
+
+async def some_task_waits(database_url: str) -> bool:
+    """Whether an insert waits for a lock."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'items'::regclass")
+    return bool(await in_database(database_url, lambda connection: connection.scalar(waiting)))
+
+
+def a_child_of(process: int) -> int:
+    """Return the number of a process that a Celery worker with one process has started."""
+    (child,) = subprocess.run(["pgrep", "-P", str(process)], check=True, capture_output=True, text=True).stdout.split()
+    return int(child)
+
+
+def a_lost_process_is_noticed(log: Path) -> bool:
+    return "WorkerLostError" in log.read_text()
