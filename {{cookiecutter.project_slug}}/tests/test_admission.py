@@ -33,7 +33,7 @@ async def test_what_is_too_much_is_refused_and_the_rest_is_served() -> None:
     admission = Admission(doors, 2, always=["/livez"])
     inside = [asyncio.create_task(answer_of(admission, get(path))) for path in ("/items", "/livez")]
     await settle()
-    refused = await answer_of(admission, get("/items"))
+    refused = await asyncio.wait_for(answer_of(admission, get("/items")), 5)
     assert refused.status == 503
     assert (b"retry-after", b"1") in refused.headers
     assert (b"content-type", b"application/problem+json") in refused.headers
