@@ -21,7 +21,7 @@ PORT = 8000
 STOP_LIMIT = 15.0
 CONNECTIONS = """
     SELECT count(*) FROM pg_stat_activity
-    WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid();
+    WHERE backend_type = 'client backend' AND datname = current_database() AND application_name <> 'psql';
 """
 
 
@@ -131,7 +131,7 @@ class Stack:
             await asyncio.wait([counting])
 
     async def _count_connections(self) -> None:
-        statement = " ".join(CONNECTIONS.split()).removesuffix(";") + " \\watch 0.2\n"
+        statement = " ".join(CONNECTIONS.split()).removesuffix(";") + " \\watch i=0.2 c=100\n"
         while True:
             process = await asyncio.create_subprocess_exec(
                 *(*self._compose, *psql("--quiet")),
@@ -145,7 +145,7 @@ class Stack:
             assert process.stdout
             try:
                 process.stdin.write(statement.encode())
-                # It ends with the database, and begins again with it.
+                # It ends with the database, or soon by itself, and begins again.
                 async for line in process.stdout:
                     if line.strip().isdigit():
                         self.most_connections = max(self.most_connections, int(line))
