@@ -22,8 +22,8 @@ UNAVAILABLE_LIMIT = 2.5
 # Seconds within which a process makes up for an invalidation that Redis was too slow for.
 MAKING_UP = 2.5
 # {% endif %}
-SECONDS_BEFORE = 0.5
-SECONDS_AFTER = 1.0
+SECONDS_BEFORE = 0.3
+SECONDS_AFTER = 0.7
 
 
 class Outcome(NamedTuple):
@@ -45,7 +45,7 @@ async def drill(stack: Stack, name: str, fault: Fault) -> Outcome:
     load = Load(stack)
     loading = asyncio.create_task(load.run(name))
     async with stack.counting_connections():
-        await asyncio.sleep(SECONDS_BEFORE + random.random())
+        await asyncio.sleep(SECONDS_BEFORE + random.uniform(0, 0.7))
         struck = time.monotonic()
         await asyncio.to_thread(fault.strike, stack)
         await asyncio.sleep(fault.seconds)

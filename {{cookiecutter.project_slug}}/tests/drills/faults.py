@@ -99,7 +99,7 @@ def replaced(*services: str, failures: Sequence[str] = ()) -> Fault:
 
 def reloaded() -> Fault:
     """Return the event that the API replaces its processes by new ones."""
-    return Fault(frozenset(["api"]), lambda stack: stack.compose("kill", "--signal", "HUP", "api"), seconds=4)
+    return Fault(frozenset(["api"]), lambda stack: stack.compose("kill", "--signal", "HUP", "api"), seconds=3.5)
 
 
 # {% if cookiecutter.queued_writes %}
@@ -114,13 +114,17 @@ def scaled(service: str, count: int) -> Fault:
 
 
 # {% endif %}
+OURS = ["api"]
+# {% if cookiecutter.queued_writes %}
+OURS.append("worker")
+# {% endif %}
 FAULTS = {
     "api-process-kill": process_killed("api", "gunicorn", failures=[BROKEN]),
     "api-process-freeze": process_frozen("api", "gunicorn", failures=[UNAVAILABLE]),
     "api-kill": killed("api", failures=[REFUSED, BROKEN]),
     "api-reload": reloaded(),
     "api-stop": stopped("api", failures=[REFUSED]),
-    "api-replace": replaced("api", failures=[REFUSED]),
+    "replace": replaced(*OURS, failures=[REFUSED]),
     "database-kill": killed("db", failures=[UNAVAILABLE]),
     "database-freeze": frozen("db", failures=[UNAVAILABLE]),
     # {% if cookiecutter.caching %}
@@ -134,7 +138,6 @@ FAULTS = {
     "worker-kill": killed("worker"),
     "worker-freeze": frozen("worker"),
     "worker-stop": stopped("worker"),
-    "worker-replace": replaced("worker"),
     "worker-scale": scaled("worker", 3),
     "database-and-broker-kill": killed("db", "rabbitmq", failures=[UNAVAILABLE]),
     # {% endif %}

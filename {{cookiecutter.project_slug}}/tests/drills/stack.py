@@ -16,6 +16,13 @@ PROJECT = Path(__file__).parents[2]
 WORKERS = 2
 CACHE_TTL = 5
 LIMIT_CONCURRENCY = 250
+# What docker-compose.yml and app/config.py set for the rest of the connection budget.
+POOL_SIZE = 5
+RESERVED = 10
+# {% if cookiecutter.queued_writes %}
+WORKER_REPLICAS = 3
+WORKER_CONCURRENCY = 2
+# {% endif %}
 PORT = 8000
 # Seconds that a container has to end, of the 35 and 60 after which Docker kills it.
 STOP_LIMIT = 15.0
@@ -163,10 +170,8 @@ def psql(*options: str) -> list[str]:
 
 def connection_budget() -> int:
     """Return how many connections the service may hold by its settings (see "Settings" in README.md)."""
-    pool, reserve = 5, 10
-    budget = WORKERS * pool + reserve
+    shares = [WORKERS * POOL_SIZE, RESERVED]
     # {% if cookiecutter.queued_writes %}
-    processes, replicas = 2, 3
-    budget += processes * replicas
+    shares.append(WORKER_REPLICAS * WORKER_CONCURRENCY)
     # {% endif %}
-    return budget
+    return sum(shares)
