@@ -18,6 +18,7 @@ FILES_OF_FEATURES = {
         "app/queued_writes.py",
         "app/tasks.py",
         "tests/test_delivery_limit.py",
+        "tests/test_publisher.py",
         "tests/test_queue.py",
     ],
 }

@@ -103,13 +103,14 @@ class Stack:
         return self.compose(*psql(), text=statement).splitlines()
 
     def processes(self, service: str, pattern: str) -> list[str]:
-        """Return the ids of the processes below the first one of a container whose command matches."""
+        """Return the ids of the processes that the service of a container started; their command matches."""
         script = (
-            "for status in /proc/[0-9]*/status; do process=${status%/status}; "
+            "for process in /proc/[0-9]*; do "
             f'tr "\\0" " " < $process/cmdline 2>/dev/null | grep -q "{pattern}" '
-            '&& [ "$(sed -n s/^PPid:.//p $status)" = "1" ] && echo ${process#/proc/}; done; true'
+            "&& echo ${process#/proc/} $(sed -n s/^PPid:.//p $process/status); done; true"
         )
-        found = self.compose("exec", "-T", service, "sh", "-c", script).split()
+        parents = dict(line.split() for line in self.compose("exec", "-T", service, "sh", "-c", script).splitlines())
+        found = [process for process, parent in parents.items() if parents.get(parent) == "1"]
         if not found:
             sys.exit(f"{service} has no process like '{pattern}'")
         return found
