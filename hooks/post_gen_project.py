@@ -17,6 +17,8 @@ FILES_OF_FEATURES = {
         "app/dead_letters.py",
         "app/queued_writes.py",
         "app/tasks.py",
+        "tests/test_delivery_limit.py",
+        "tests/test_publisher.py",
         "tests/test_queue.py",
     ],
 }

@@ -22,6 +22,7 @@ EXECUTED_ELSEWHERE = {
     "make test-stack": test_stack.test_all_tests_of_the_variant_pass_on_real_servers,
     "make drill": test_stack.test_no_fault_loses_or_doubles_an_item,
     "make load": test_load.report,
+    "make soak": test_stack.test_a_soak_loses_or_doubles_no_item,
     "make lint": test_lint.test_the_variant_is_clean,
     "make lock": test_render.test_requirements_satisfy_the_ranges,
     test_variants.ORIGINAL_COMMAND: test_variants.test_the_variant_boots_and_serves,

@@ -1,9 +1,15 @@
 """Gunicorn: how many workers, and what each of them may hold."""
 
+import asyncio
 import gc
 import sys
+from contextlib import suppress
+from functools import partial
+from socket import socket
 from typing import ClassVar
 
+from gunicorn.arbiter import Arbiter
+from uvicorn import Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
 
@@ -37,6 +43,21 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(LINGER, super().shutdown)
 
 
+class GracefulServer(Server):
+    """A server that accepts what waits in the queue of a listening socket before it closes that."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop accepting, answer what was accepted, and end."""
+        loop = asyncio.get_running_loop()
+        protocol = partial(Connection, self.config, self.server_state, self.lifespan.state)
+        for listener in sockets or ():
+            with suppress(BlockingIOError):
+                while True:
+                    connection, _ = listener.accept()
+                    await loop.connect_accepted_socket(protocol, connection)
+        await super().shutdown(sockets)
+
+
 class Worker(UvicornWorker):  # type: ignore[misc]
     """A Uvicorn worker that finishes before it is killed."""
 
@@ -48,6 +69,14 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "server_header": False,
         "ws": "none",
     }
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        self._install_sigquit_handler()
+        server = GracefulServer(self.config)
+        await server.serve(self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
 worker_class = Worker

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from aio_pika import DeliveryMode, Message, connect
 from aio_pika.abc import AbstractConnection, AbstractExchange, FieldValue
-from aio_pika.exceptions import AMQPError
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from pydantic import TypeAdapter
 
 from app.schemas import NewItem
@@ -38,6 +38,9 @@ DEAD_LETTER_QUEUE_ARGUMENTS: dict[str, FieldValue] = {"x-queue-type": "quorum"}
 
 RECONNECT_DELAY = 1.0
 COOL_DOWN = 2.0
+
+# All that the client library raises when the broker goes away. It also cancels what it waits for itself at that moment.
+BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError, asyncio.InvalidStateError, asyncio.CancelledError)
 
 NEW_ITEMS = TypeAdapter(list[NewItem])
 
@@ -72,7 +75,8 @@ class Publisher:
         try:
             async with asyncio.timeout(self._deadline):
                 await exchange.publish(store_items_message(items), routing_key=QUEUE)
-        except (AMQPError, OSError, asyncio.InvalidStateError) as error:
+        except BROKER_ERRORS as error:
+            raise_if_cancelled(error)
             logger.warning("the broker did not confirm, items are stored directly: %r", error)
             self._asleep_until = loop.time() + COOL_DOWN
             raise BrokerUnavailable from error
@@ -94,7 +98,8 @@ class Publisher:
             try:
                 async with asyncio.timeout(self._deadline):
                     closed = await self._connect()
-            except (AMQPError, OSError) as error:
+            except BROKER_ERRORS as error:
+                raise_if_cancelled(error)
                 logger.warning("the broker cannot be reached, items are stored directly: %r", error)
             else:
                 first_attempt.set()
@@ -130,8 +135,16 @@ class Publisher:
         try:
             async with asyncio.timeout(self._deadline):
                 await connection.close()
-        except (AMQPError, OSError) as error:
+        except BROKER_ERRORS as error:
+            raise_if_cancelled(error)
             logger.info("the connection to the broker did not close cleanly: %r", error)
+
+
+def raise_if_cancelled(error: BaseException) -> None:
+    """Raise the error if it comes from the cancellation of this task, and not from one inside the client library."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
 
 
 def store_items_message(items: Sequence[NewItem]) -> Message:

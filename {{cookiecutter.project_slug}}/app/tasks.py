@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from billiard import pool
 from celery import Celery
 from celery.exceptions import Reject
 from celery.signals import heartbeat_sent, worker_process_init, worker_process_shutdown
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_FILE = Path(tempfile.gettempdir()) / "worker-heartbeat"
 LONGEST_DELAY = 2.0
 PATIENCE = CONSUMER_TIMEOUT * 0.8
+# Tenths of a second.
+WAIT_FOR_PARENT = 20
 
 settings = load_settings()
 dead_letter_queue = Queue(DEAD_LETTER_QUEUE, queue_arguments=DEAD_LETTER_QUEUE_ARGUMENTS)
@@ -106,6 +109,9 @@ process = WorkerProcess()
 @worker_process_init.connect
 def start_process(**_: object) -> None:
     """Open the connections of a worker process."""
+    # At its end it waits until the parent has read all results, which the parent of a stopping worker may have dropped:
+    # by default for half a minute. What is not read is not acknowledged, comes again, and is stored already.
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = WAIT_FOR_PARENT
     process.start()
 
 

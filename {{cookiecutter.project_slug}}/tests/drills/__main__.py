@@ -1,0 +1,84 @@
+"""Drills: break parts of the stack under load, and count what was accepted, stored, lost and doubled.
+
+Runs on a compose project of its own and removes it at the end. Exits non-zero when an accepted item is lost or doubled,
+when the service does not recover in time, or when clients see more of a fault than README.md says.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from tests.drills.drill import HEADER, Outcome, drill
+from tests.drills.faults import DEPLOYS, FAULTS, together
+from tests.drills.overload import overload
+from tests.drills.stack import PROJECT, Stack
+
+OVERLOAD = "overload"
+
+
+def chosen(arguments: argparse.Namespace) -> Iterator[Sequence[str]]:
+    """Yield the faults that strike together, one drill after another."""
+    if arguments.minutes is None:
+        names = arguments.fault or random.sample([*FAULTS, OVERLOAD], arguments.sample or len(FAULTS) + 1)
+        yield from ([name] for name in names)
+        return
+    deadline = time.monotonic() + 60 * arguments.minutes
+    while time.monotonic() < deadline:
+        first, second = random.sample(sorted(FAULTS), 2)
+        apart = FAULTS[first].parts.isdisjoint(FAULTS[second].parts) and DEPLOYS.isdisjoint([first, second])
+        yield [first, second] if apart and random.random() < 0.5 else [first]
+
+
+def run_drill(stack: Stack, names: Sequence[str]) -> Outcome:
+    """Run one drill on an empty table."""
+    stack.sql("TRUNCATE items;")
+    if names == [OVERLOAD]:
+        return asyncio.run(overload(stack))
+    return asyncio.run(drill(stack, "+".join(names), together([FAULTS[name] for name in names])))
+
+
+def run_drills(stack: Stack, arguments: argparse.Namespace, report: TextIO) -> int:
+    """Run all drills that are asked for and return how many of them failed."""
+    failed = 0
+    say(report, f"seed {arguments.seed}\n{HEADER}")
+    for names in chosen(arguments):
+        outcome = run_drill(stack, names)
+        say(report, f"{'+'.join(names):<31}{outcome.counts}  {outcome.details}")
+        for sentence in outcome.wrong:
+            say(report, f"  FAILED: {sentence}")
+        failed += bool(outcome.wrong)
+    return failed
+
+
+def say(report: TextIO, text: str) -> None:
+    """Print, and write to the report at once, so that an interrupted run leaves one too."""
+    print(text, flush=True)
+    print(text, file=report, flush=True)
+
+
+def main() -> int:
+    """Run the drills that are named, a sample, or all of them; or any of them until the time is over."""
+    parser = argparse.ArgumentParser(prog="make drill", description=__doc__)
+    names = [*FAULTS, OVERLOAD]
+    parser.add_argument("fault", nargs="*", choices=[*names, []], help="some of these; all without an argument")
+    parser.add_argument("--port", type=int, default=8900, help="port of the drill's API")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="repeats the draws of a run")
+    parser.add_argument("--sample", type=int, choices=range(1, len(names) + 1), help="run so many, drawn by chance")
+    parser.add_argument("--minutes", type=float, help="run any, also several at once, until so much time is over")
+    arguments = parser.parse_args()
+    random.seed(arguments.seed)
+    stack = Stack(f"{PROJECT.name}-drill", arguments.port)
+    try:
+        stack.up("--build")
+        with (PROJECT / "drill-report.txt").open("w", encoding="utf-8") as report:
+            return min(1, run_drills(stack, arguments, report))
+    finally:
+        stack.compose("down", "--volumes", "--timeout", "5")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

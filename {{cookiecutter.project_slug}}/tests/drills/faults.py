@@ -1,0 +1,168 @@
+"""What can break, how it is repaired, and what clients may see of it."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tests.drills.stack import Stack
+
+FAULT_SECONDS = 2.0
+
+# What a request may end in, other than a good answer.
+UNAVAILABLE = "503"
+REFUSED = "refused"
+BROKEN = "broken"
+SILENT = "silent"
+
+
+class Fault(NamedTuple):
+    """How to break parts, how to repair them, and the failures that clients may see.
+
+    `strike` returns when the parts are broken, `repair` when they answer their health checks again.
+    """
+
+    parts: frozenset[str]
+    strike: Callable[[Stack], object]
+    repair: Callable[[Stack], object] = lambda _: None
+    failures: frozenset[str] = frozenset()
+    seconds: float = FAULT_SECONDS
+
+
+def killed(*services: str, failures: Sequence[str] = ()) -> Fault:
+    """Return the fault that containers are killed, and started again."""
+    return Fault(
+        frozenset(services),
+        lambda stack: stack.compose("kill", *services),
+        lambda stack: stack.up("--no-deps", *services),
+        frozenset(failures),
+    )
+
+
+def frozen(service: str, *, failures: Sequence[str] = ()) -> Fault:
+    """Return the fault that a container hangs, and goes on."""
+    return Fault(
+        frozenset([service]),
+        lambda stack: stack.compose("pause", service),
+        lambda stack: stack.compose("unpause", service),
+        frozenset(failures),
+    )
+
+
+def process_killed(service: str, pattern: str, *, times: int = 1, failures: Sequence[str] = ()) -> Fault:
+    """Return the fault that processes of a container are killed, which it replaces by itself."""
+
+    def strike(stack: Stack) -> None:
+        for number in range(times):
+            time.sleep(random.uniform(0.2, 1) if number else 0)
+            stack.signal_process("KILL", service, pattern)
+
+    return Fault(frozenset([service]), strike, failures=frozenset(failures))
+
+
+def process_frozen(service: str, pattern: str, *, failures: Sequence[str] = ()) -> Fault:
+    """Return the fault that a process of a container hangs, and goes on."""
+
+    def repair(stack: Stack) -> None:
+        for process in stack.processes(service, pattern):
+            stack.compose("exec", "-T", service, "sh", "-c", f"kill -CONT {process}")
+
+    return Fault(
+        frozenset([service]),
+        lambda stack: stack.signal_process("STOP", service, pattern),
+        repair,
+        frozenset(failures),
+    )
+
+
+def stopped(service: str, *, failures: Sequence[str] = ()) -> Fault:
+    """Return the event that a service is told to end, and started again."""
+    return Fault(
+        frozenset([service]),
+        lambda stack: stack.stop(service),
+        lambda stack: stack.up("--no-deps", service),
+        frozenset(failures),
+        seconds=0,
+    )
+
+
+def replaced(*services: str, failures: Sequence[str] = ()) -> Fault:
+    """Return the event that services get new containers, as they do with a new image."""
+    return Fault(
+        frozenset(services),
+        lambda stack: stack.compose("up", "--detach", "--no-deps", "--force-recreate", *services),
+        lambda stack: stack.up("--no-deps", *services),
+        frozenset(failures),
+        seconds=0,
+    )
+
+
+def reloaded() -> Fault:
+    """Return the event that the API replaces its processes by new ones."""
+    return Fault(frozenset(["api"]), lambda stack: stack.compose("kill", "--signal", "HUP", "api"), seconds=3.5)
+
+
+# {% if cookiecutter.queued_writes %}
+def scaled(service: str, count: int) -> Fault:
+    """Return the event that a service gets more containers, and then one again."""
+    scale = ("up", "--detach", "--no-deps", "--no-recreate", "--scale")
+    return Fault(
+        frozenset([service]),
+        lambda stack: stack.compose(*scale, f"{service}={count}", service),
+        lambda stack: stack.compose(*scale, f"{service}=1", service),
+    )
+
+
+# {% endif %}
+OURS = ["api"]
+# {% if cookiecutter.queued_writes %}
+OURS.append("worker")
+# {% endif %}
+FAULTS = {
+    "api-process-kill": process_killed("api", "gunicorn", failures=[BROKEN]),
+    "api-process-freeze": process_frozen("api", "gunicorn", failures=[UNAVAILABLE]),
+    "api-kill": killed("api", failures=[REFUSED, BROKEN]),
+    "api-reload": reloaded(),
+    "api-stop": stopped("api", failures=[REFUSED]),
+    "replace": replaced(*OURS, failures=[REFUSED]),
+    "database-kill": killed("db", failures=[UNAVAILABLE]),
+    "database-freeze": frozen("db", failures=[UNAVAILABLE]),
+    # {% if cookiecutter.caching %}
+    "cache-kill": killed("redis"),
+    "cache-freeze": frozen("redis"),
+    # {% endif %}
+    # {% if cookiecutter.queued_writes %}
+    "broker-kill": killed("rabbitmq"),
+    "broker-freeze": frozen("rabbitmq"),
+    "worker-process-kill-repeatedly": process_killed("worker", "celery", times=3),
+    "worker-kill": killed("worker"),
+    "worker-freeze": frozen("worker"),
+    "worker-stop": stopped("worker"),
+    "worker-scale": scaled("worker", 3),
+    "database-and-broker-kill": killed("db", "rabbitmq", failures=[UNAVAILABLE]),
+    # {% endif %}
+    # {% if cookiecutter.caching and cookiecutter.queued_writes %}
+    "everything-kill": killed("db", "redis", "rabbitmq", failures=[UNAVAILABLE]),
+    # {% endif %}
+}
+DEPLOYS = frozenset(name for name in FAULTS if name.endswith(("reload", "stop", "replace", "scale")))
+
+
+def together(faults: Sequence[Fault]) -> Fault:
+    """Return the fault that all of these strike at the same time."""
+
+    def strike(stack: Stack) -> None:
+        for fault in faults:
+            fault.strike(stack)
+
+    def repair(stack: Stack) -> None:
+        for fault in reversed(faults):
+            fault.repair(stack)
+
+    return Fault(
+        frozenset().union(*(fault.parts for fault in faults)),
+        strike,
+        repair,
+        frozenset().union(*(fault.failures for fault in faults)),
+        max(fault.seconds for fault in faults),
+    )

@@ -1,0 +1,114 @@
+"""The drill of too much load, and of a moderate load beside clients that mean no good."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+from tests.drills.bad_clients import bad_clients
+from tests.drills.client import render
+from tests.drills.drill import Outcome
+from tests.drills.flood import GOOD, REFUSED, Flood, open_flood, percentile
+from tests.drills.stack import LIMIT_CONCURRENCY, WORKERS, Stack, connection_budget
+
+SECONDS = 1.5
+ROUNDS = 2
+BUSY_CONNECTIONS = WORKERS * LIMIT_CONCURRENCY // 2
+TOO_MANY_CONNECTIONS = WORKERS * LIMIT_CONCURRENCY * 3
+AS_FAST_AS_IT_ANSWERS = 1e6
+OVERLOAD = 3
+# The rest of the CPU is for the client and for the machine.
+MODERATE = 0.25
+
+# Seconds, and shares of what was before. The client shares its CPUs with the servers, so some bounds are wide.
+GOODPUT_LIMIT = 0.5
+REFUSAL_LIMIT = 0.1
+GROWTH_LIMIT = 1.2
+SLOWDOWN_LIMIT = 0.2
+
+PATCH = render("PATCH", f"/items/{UUID(int=0)}", {}, b'{"name":"flood"}')
+POST = render("POST", "/items", {}, b'{"name":"flood"}')
+
+
+async def overload(stack: Stack) -> Outcome:
+    """Find the peak, offer three times as much, and send a moderate load alone and beside bad clients."""
+    started = time.monotonic()
+    floods: list[Flood] = []
+    memory = await asyncio.to_thread(stack.memory)
+    async with stack.counting_connections():
+        peaks, goodputs = [], []
+        for _ in range(ROUNDS):
+            peaks.append(await send(stack, floods, BUSY_CONNECTIONS, rate=AS_FAST_AS_IT_ANSWERS))
+            goodputs.append(await send(stack, floods, TOO_MANY_CONNECTIONS, rate=OVERLOAD * max(peaks)))
+        refusals = [seconds for flood in floods for seconds in flood.refused_in]
+        growth = await asyncio.to_thread(stack.memory) / memory
+        await come_to_rest(stack, floods)
+        await send(stack, floods, BUSY_CONNECTIONS, rate=MODERATE * max(peaks))
+        async with bad_clients(stack):
+            await send(stack, floods, BUSY_CONNECTIONS, rate=MODERATE * max(peaks))
+        hanging = await send_to_a_hanging_database(stack)
+    alone, beside = (percentile(flood.accepted_in, 0.99) for flood in floods[-2:])
+    stored = await come_to_rest(stack, floods)
+    accepted = sum(map(good, floods))
+    share = max(goodputs) / max(peaks)
+    refused_in = percentile(refusals, 0.99)
+    refused_at_once_in = percentile(hanging.refused_in, 0.99)
+    answers = sum((flood.answers for flood in floods), start=type(floods[0].answers)())
+    broken = sum(flood.broken for flood in floods)
+    verdicts = {
+        f"{accepted - stored} accepted items are lost": stored < accepted,
+        "nothing was refused": not refusals,
+        f"a refusal took {refused_at_once_in:.2f} s": not 0 < refused_at_once_in <= REFUSAL_LIMIT,
+        "a refusal came without Retry-After": any(flood.without_retry_after for flood in floods),
+        f"{broken} connections broke": broken > 0,
+        f"there were other answers: {dict(answers)}": bool(answers.keys() - {*GOOD, REFUSED}),
+        f"goodput was {share:.2f} of the peak": share < GOODPUT_LIMIT,
+        f"memory grew to {growth:.2f} of what it was": growth > GROWTH_LIMIT,
+        f"bad clients cost the others {beside - alone:.2f} s": beside - alone > SLOWDOWN_LIMIT,
+        "requests were refused beside bad clients": floods[-1].answers[REFUSED] > 0,
+        f"{stack.most_connections} database connections": stack.most_connections > connection_budget(),
+    }
+    return Outcome(
+        f"{time.monotonic() - started:>8.1f}{max(goodputs):>7.0f}"
+        f"{accepted:>9}{stored:>8}{max(0, accepted - stored):>6}",
+        f"peak {max(peaks):.0f}/s, at {OVERLOAD} x peak {max(goodputs):.0f}/s ({share:.2f}); "
+        f"{len(refusals)} refused in {percentile(refusals, 0.5):.3f} s (median), {refused_in:.3f} s (p99); "
+        f"{refused_at_once_in:.3f} s (p99) while the CPUs are idle; memory {growth:.2f}; "
+        f"p99 {alone:.3f} s alone, {beside:.3f} s beside bad clients; "
+        f"{stack.most_connections} of {connection_budget()} connections",
+        [sentence for sentence, wrong in verdicts.items() if wrong],
+    )
+
+
+async def send(stack: Stack, floods: list[Flood], connections: int, *, rate: float) -> float:
+    """Send a flood, remember it, and return how many good answers came a second."""
+    async with open_flood(stack.address, POST, connections=connections) as flood:
+        floods.append(flood)
+        return await flood.run(rate, SECONDS)
+
+
+async def send_to_a_hanging_database(stack: Stack) -> Flood:
+    """Return a flood of changes that wait for a frozen database until no more may wait: the CPUs have little to do."""
+    await asyncio.to_thread(stack.compose, "pause", "db")
+    try:
+        async with open_flood(stack.address, PATCH, connections=TOO_MANY_CONNECTIONS) as flood:
+            await flood.run(2 * WORKERS * LIMIT_CONCURRENCY, SECONDS)
+    finally:
+        await asyncio.to_thread(stack.compose, "unpause", "db")
+    return flood
+
+
+def good(flood: Flood) -> int:
+    """Return how many items were accepted."""
+    return sum(flood.answers[status] for status in GOOD)
+
+
+async def come_to_rest(stack: Stack, floods: Sequence[Flood]) -> int:
+    """Return how many items are stored, after all that were accepted are or have had time to be."""
+    accepted = sum(map(good, floods))
+    deadline = time.monotonic() + 60
+    while True:
+        stored = int((await asyncio.to_thread(stack.sql, "SELECT count(*) FROM items;"))[0])
+        if stored >= accepted or time.monotonic() > deadline:
+            return stored
+        await asyncio.sleep(0.5)

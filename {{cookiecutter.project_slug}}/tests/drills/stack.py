@@ -1,0 +1,178 @@
+"""The compose project of the drills."""
+
+import asyncio
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+WORKERS = 2
+CACHE_TTL = 5
+LIMIT_CONCURRENCY = 250
+# What docker-compose.yml and app/config.py set for the rest of the connection budget.
+POOL_SIZE = 5
+RESERVED = 10
+# {% if cookiecutter.queued_writes %}
+WORKER_REPLICAS = 3
+WORKER_CONCURRENCY = 2
+# {% endif %}
+PORT = 8000
+# Seconds that a container has to end, of the 35 and 60 after which Docker kills it.
+STOP_LIMIT = 15.0
+CONNECTIONS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND datname = current_database() AND application_name <> 'psql';
+"""
+
+
+class Stack:
+    """The containers, and what a drill does to them."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self._compose = ["docker", "compose", "--project-name", name]
+        settings = {
+            "PORT": port,
+            "WEB_CONCURRENCY": WORKERS,
+            "LIMIT_CONCURRENCY": LIMIT_CONCURRENCY,
+            "CACHE_TTL": CACHE_TTL,
+        }
+        self._environment = os.environ | {name: str(value) for name, value in settings.items()}
+        self._published = "127.0.0.1", port
+        self.address = self._published
+        self.most_connections = 0
+
+    @property
+    def direct(self) -> bool:
+        """Whether clients reach the container itself.
+
+        Where they cannot, a proxy of Docker accepts their connections also while the container does not.
+        """
+        return self.address != self._published
+
+    def compose(self, *arguments: str, text: str = "") -> str:
+        """Run a command of Compose and return what it prints."""
+        done = subprocess.run(
+            [*self._compose, *arguments],
+            cwd=PROJECT,
+            env=self._environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(f"docker compose {' '.join(arguments)} failed: {done.stderr}")
+        return done.stdout
+
+    def up(self, *arguments: str) -> None:
+        """Start services and return when they answer their health checks."""
+        self.compose("up", "--detach", "--wait", *arguments)
+        self.locate()
+
+    def locate(self) -> None:
+        """Find the address of the API's container, which a new container may change."""
+        container = self.compose("ps", "--quiet", "api").strip()
+        inspected = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=True).stdout
+        (network,) = json.loads(inspected)[0]["NetworkSettings"]["Networks"].values()
+        with suppress(OSError), socket.create_connection((network["IPAddress"], PORT), timeout=1):
+            self.address = network["IPAddress"], PORT
+
+    def stop(self, *services: str) -> None:
+        """Stop services, and exit when one of them does not end by itself and soon."""
+        containers = self.compose("ps", "--quiet", *services).split()
+        started = time.monotonic()
+        self.compose("stop", *services)
+        seconds = time.monotonic() - started
+        if seconds > STOP_LIMIT:
+            sys.exit(f"{', '.join(services)} took {seconds:.0f} s to stop")
+        format_ = "{" + "{.State.ExitCode}" + "}"
+        inspect = ["docker", "inspect", "--format", format_, *containers]
+        codes = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.split()
+        if set(codes) != {"0"}:
+            sys.exit(f"{', '.join(services)} had to be killed, or failed while stopping: exit codes {codes}")
+
+    def sql(self, statement: str) -> list[str]:
+        """Run a statement and return the lines of its result."""
+        return self.compose(*psql(), text=statement).splitlines()
+
+    def processes(self, service: str, pattern: str) -> list[str]:
+        """Return the ids of the processes that the service of a container started; their command matches."""
+        script = (
+            "for process in /proc/[0-9]*; do "
+            f'tr "\\0" " " < $process/cmdline 2>/dev/null | grep -q "{pattern}" '
+            "&& echo ${process#/proc/} $(sed -n s/^PPid:.//p $process/status); done; true"
+        )
+        parents = dict(line.split() for line in self.compose("exec", "-T", service, "sh", "-c", script).splitlines())
+        found = [process for process, parent in parents.items() if parents.get(parent) == "1"]
+        if not found:
+            sys.exit(f"{service} has no process like '{pattern}'")
+        return found
+
+    def signal_process(self, signal: str, service: str, pattern: str) -> str:
+        """Send a signal to one process of a container, drawn by chance, and return its id."""
+        process = random.choice(self.processes(service, pattern))
+        self.compose("exec", "-T", service, "sh", "-c", f"kill -{signal} {process}")
+        return process
+
+    def memory(self) -> int:
+        """Return the kilobytes that the workers of the API hold (resident set)."""
+        script = f"cat {' '.join(f'/proc/{process}/status' for process in self.processes('api', 'gunicorn'))}"
+        lines = self.compose("exec", "-T", "api", "sh", "-c", script).splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+    @asynccontextmanager
+    async def counting_connections(self) -> AsyncGenerator[None]:
+        """Note the most connections that the database has at the same time during the block."""
+        self.most_connections = 0
+        counting = asyncio.create_task(self._count_connections())
+        try:
+            yield
+        finally:
+            counting.cancel()
+            await asyncio.wait([counting])
+
+    async def _count_connections(self) -> None:
+        statement = " ".join(CONNECTIONS.split()).removesuffix(";") + " \\watch i=0.2 c=100\n"
+        while True:
+            process = await asyncio.create_subprocess_exec(
+                *(*self._compose, *psql("--quiet")),
+                cwd=PROJECT,
+                env=self._environment,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            assert process.stdin
+            assert process.stdout
+            try:
+                process.stdin.write(statement.encode())
+                # It ends with the database, or soon by itself, and begins again.
+                async for line in process.stdout:
+                    if line.strip().isdigit():
+                        self.most_connections = max(self.most_connections, int(line))
+            finally:
+                if process.returncode is None:
+                    process.terminate()
+                await process.wait()
+            await asyncio.sleep(0.5)
+
+
+def psql(*options: str) -> list[str]:
+    """Return the command that reads statements from its input."""
+    return ["exec", "-T", "db", "psql", "-U", "postgres", "-d", "db", "--tuples-only", "--no-align", *options]
+
+
+def connection_budget() -> int:
+    """Return how many connections the service may hold by its settings (see "Settings" in README.md)."""
+    shares = [WORKERS * POOL_SIZE, RESERVED]
+    # {% if cookiecutter.queued_writes %}
+    shares.append(WORKER_REPLICAS * WORKER_CONCURRENCY)
+    # {% endif %}
+    return sum(shares)
