@@ -17,7 +17,7 @@ from benchmarks.load import Report, Script
 from benchmarks.service import PLACE, Contender, Server
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
-SECONDS = int(os.environ.get("SECONDS", "3"))
+SECONDS = int(os.environ.get("SECONDS", "2"))
 PAGE = 100
 SENT_AHEAD = 100
 # Less than 1 shrinks the tables, for a run that only shows that everything works.
