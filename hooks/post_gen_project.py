@@ -36,7 +36,13 @@ def remove_files_of_features_that_are_off() -> None:
 
 
 def write_secrets() -> None:
-    """Write .env from .env.example with a random password wherever one is left empty, readable by its owner only."""
+    """Write .env from .env.example with a random password wherever one is left empty, readable by its owner only.
+
+    A project that is rendered again keeps its .env, because the data in its volumes belongs to the passwords there.
+    """
+    environment = Path(".env")
+    if environment.exists():
+        return
     text = re.sub(
         r"^(\w+_PASSWORD)=$",
         lambda match: f"{match[1]}={secrets.token_urlsafe(24)}",
@@ -45,7 +51,6 @@ def write_secrets() -> None:
     )
     uid, gid = container_user()
     text = text.replace(f"CONTAINER_USER={IMAGE_USER}:{IMAGE_USER}", f"CONTAINER_USER={uid}:{gid}")
-    environment = Path(".env")
     environment.touch(mode=0o600, exist_ok=False)
     environment.write_text(text, encoding="utf-8", newline="\n")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cookiecutter.main import cookiecutter
 
 from tests.variants import (
     QUESTIONS,
@@ -20,7 +21,9 @@ from tests.variants import (
     SLUG,
     TEMPLATE,
     answers_to,
+    core_variants,
     features,
+    name_of,
     product_of_all_answers,
     render,
     text_files,
@@ -167,3 +170,18 @@ def test_the_reserved_names_cover_the_dependencies(tmp_path: Path) -> None:
         name = re.split(r"[^a-z0-9-]", requirement)[0]
         assert name.replace("-", "_") in reserved, name
     assert SLUG.replace("-", "_") not in reserved
+
+
+def test_a_project_that_is_rendered_again_keeps_its_secrets(tmp_path: Path) -> None:
+    secrets = (render(tmp_path) / ".env").read_text(encoding="utf-8")
+    again = cookiecutter(str(ROOT), no_input=True, output_dir=str(tmp_path), overwrite_if_exists=True)
+    assert (Path(again) / ".env").read_text(encoding="utf-8") == secrets
+
+
+@pytest.mark.parametrize("variant", core_variants(), ids=name_of)
+def test_every_setting_of_the_readme_reaches_the_containers(variant: dict[str, bool], tmp_path: Path) -> None:
+    project = render(tmp_path, **variant)
+    table = (project / "README.md").read_text(encoding="utf-8").split("## Settings")[1]
+    documented = set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE))
+    compose = yaml.safe_load((project / "docker-compose.yml").read_text(encoding="utf-8"))
+    assert documented == set(compose["services"]["api"]["environment"])

@@ -5,6 +5,7 @@ import gc
 import sys
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from socket import socket
 from typing import ClassVar
 
@@ -88,7 +89,7 @@ keepalive = 75
 graceful_timeout = settings.graceful_timeout
 loglevel = settings.log_level
 # The heartbeat is a file: in memory no slow disk can make a worker look dead.
-worker_tmp_dir = "/dev/shm"  # noqa: S108
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True
 
 

@@ -17,7 +17,8 @@ class Batcher[K, V]:
 
     `send` gets between 1 and `max_batch` items and returns one result for each, in the same order. A result that is an
     exception is raised to its caller alone. When `send` raises one of `content_errors`, an item is to blame and each is
-    sent again by itself; every other exception is raised to all callers of the trip.
+    sent again by itself; every other exception is raised to all callers of the trip. One of `outages` is raised to all
+    who wait for the next trip too, because that would only tell them the same, later.
 
     A caller joins only a trip that has not left yet, so whatever happened before the call is visible to its trip.
     """
@@ -29,11 +30,13 @@ class Batcher[K, V]:
         max_batch: int,
         max_waiting: int,
         content_errors: tuple[type[Exception], ...] = (),
+        outages: tuple[type[Exception], ...] = (),
     ) -> None:
         self._send = send
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._content_errors = content_errors
+        self._outages = outages
         self._waiting: deque[tuple[K, asyncio.Future[V]]] = deque()
         self._trips: asyncio.Task[None] | None = None
 
@@ -87,6 +90,10 @@ class Batcher[K, V]:
                     await self._run_trip([passenger])
                 return
             results = [error]
+        except self._outages as error:
+            passengers = [*passengers, *self._waiting]
+            self._waiting.clear()
+            results = [error] * len(passengers)
         except Exception as error:  # noqa: BLE001 - the callers get it
             results = [error] * len(passengers)
         except BaseException:

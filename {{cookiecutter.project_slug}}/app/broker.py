@@ -21,10 +21,12 @@ QUEUE = "items"
 DEAD_LETTER_QUEUE = "items.dead"
 STORE_ITEMS = "app.tasks.store_items"
 
-# A task may wait for the database nearly as long as the consumer timeout allows, and as often as the delivery limit
-# allows: with these numbers for a day. Then its message is kept in the dead-letter queue.
+# A task waits for the database a third of the consumer timeout, because its message may have waited behind another one
+# before, and as often as the delivery limit allows: with these numbers for a day. Then its message is kept in the
+# dead-letter queue.
 CONSUMER_TIMEOUT = 3600
-DELIVERY_LIMIT = 30
+PATIENCE = CONSUMER_TIMEOUT / 3
+DELIVERY_LIMIT = 72
 QUEUE_ARGUMENTS: dict[str, FieldValue] = {
     "x-queue-type": "quorum",
     "x-delivery-limit": DELIVERY_LIMIT,
@@ -34,7 +36,8 @@ QUEUE_ARGUMENTS: dict[str, FieldValue] = {
     "x-dead-letter-strategy": "at-least-once",
     "x-overflow": "reject-publish",
 }
-DEAD_LETTER_QUEUE_ARGUMENTS: dict[str, FieldValue] = {"x-queue-type": "quorum"}
+# To look at a message counts as a delivery, and by default a quorum queue drops a message after twenty of them.
+DEAD_LETTER_QUEUE_ARGUMENTS: dict[str, FieldValue] = {"x-queue-type": "quorum", "x-delivery-limit": -1}
 
 RECONNECT_DELAY = 1.0
 COOL_DOWN = 2.0

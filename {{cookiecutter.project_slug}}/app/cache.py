@@ -30,7 +30,8 @@ TAG = "{items}:"
 GENERATION = TAG + "generation"
 MAX_CONNECTIONS = 8
 MAX_KEYS = 500
-MAX_KEPT_BYTES = 1_048_576
+# So little that a round trip for many keys is over within the timeout.
+MAX_KEPT_BYTES = 131_072
 MAX_KEPT_AT_ONCE = 50
 COOL_DOWN = 1.0
 
@@ -130,17 +131,20 @@ class ResponseCache:
         return cast(bytes | None, await self._redis.set(GENERATION, token, nx=True, get=True)) or token
 
     async def _make_up(self) -> None:
-        while missed := self._missed_invalidations:
+        while self._missed_invalidations:
             await asyncio.sleep(COOL_DOWN)
             try:
-                await self._redis.set(GENERATION, new_generation())
+                await self._replace_generation_until_nothing_is_owed()
             except RedisError as error:
                 self._fall_asleep(error)
-                continue
+        self._making_up = None
+
+    async def _replace_generation_until_nothing_is_owed(self) -> None:
+        while missed := self._missed_invalidations:
+            await self._redis.set(GENERATION, new_generation())
             # A write that was missed while the token was on its way may be younger than the token.
             if missed == self._missed_invalidations:
                 self._missed_invalidations = 0
-        self._making_up = None
 
     def _asleep(self) -> bool:
         return asyncio.get_running_loop().time() < self._asleep_until

@@ -47,10 +47,11 @@ def worker_count(value: object) -> object:
 
 
 def asyncpg_url(url: str) -> str:
-    """Name the driver in a PostgreSQL URL that leaves it open, as those of most hosting providers do."""
+    """Turn a PostgreSQL URL as most hosting providers give it into one that names the driver and its options."""
     scheme, separator, rest = url.partition("://")
     if scheme in ("postgres", "postgresql"):
-        return f"postgresql+asyncpg{separator}{rest}"
+        address, question_mark, options = rest.partition("?")
+        return f"postgresql+asyncpg{separator}{address}{question_mark}{options.replace('sslmode=', 'ssl=')}"
     return url
 
 

@@ -98,7 +98,9 @@ INSERT_FROM_ARRAYS = insert_from_arrays(ITEMS)
 
 async def insert_into_postgresql(connection: AsyncConnection, items: Sequence[NewItem]) -> None:
     """Insert all items with one statement that is planned once."""
-    columns = {column.name: list(map(attrgetter(column.name), items)) for column in ITEMS.columns}
+    # Two inserts of the same items in different orders would wait for each other.
+    rows = sorted(items, key=lambda item: item.id.int)
+    columns = {column.name: list(map(attrgetter(column.name), rows)) for column in ITEMS.columns}
     await connection.execute(INSERT_FROM_ARRAYS, columns)
 
 

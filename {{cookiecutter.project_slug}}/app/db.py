@@ -15,9 +15,10 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import Settings
 
-# Classes of SQLSTATE (PostgreSQL manual, appendix A). Connection exception, insufficient resources and operator
-# intervention blame the server; data exception and integrity constraint violation blame the values.
-UNAVAILABLE_SQLSTATES = ("08", "53", "57")
+# Classes of SQLSTATE (PostgreSQL manual, appendix A). These blame the server or its state: connection exception,
+# read-only transaction, authorization, catalog name, transaction rollback, insufficient resources, lock not available,
+# operator intervention, system error. Data exception and integrity constraint violation blame the values.
+UNAVAILABLE_SQLSTATES = ("08", "25006", "28", "3D", "40", "53", "55P03", "57", "58")
 CONTENT_SQLSTATES = ("22", "23")
 
 
@@ -140,11 +141,13 @@ async def open_database(settings: Settings, *, pool_size: int) -> AsyncGenerator
 def create_engine(settings: Settings, *, pool_size: int) -> AsyncEngine:
     """Return an engine for the configured database that holds at most `pool_size` connections."""
     if settings.embedded_database:
-        engine = create_async_engine(settings.database_url)
+        engine = create_async_engine(settings.database_url, hide_parameters=True)
         event.listen(engine.sync_engine, "connect", let_readers_and_a_writer_work_together)
         return engine
     return create_async_engine(
         settings.database_url,
+        # What clients send does not belong into logs.
+        hide_parameters=True,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=settings.db_timeout,

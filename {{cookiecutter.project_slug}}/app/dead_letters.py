@@ -1,4 +1,4 @@
-"""The dead-letter queue from the command line: list, replay or purge what no worker could store."""
+"""The dead-letter queue from the command line: list, show, replay or purge what no worker could store."""
 
 import argparse
 import asyncio
@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aio_pika import Message, connect
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
@@ -41,15 +42,31 @@ def reason_of(message: AbstractIncomingMessage) -> str:
     return "the broker gave it up: " + str(message.headers.get("x-first-death-reason", "unknown"))
 
 
-async def show(url: str) -> int:
-    """Print every dead item with its reason, and return how many messages there are."""
+def items_of(message: AbstractIncomingMessage) -> list[dict[str, Any]]:
+    """Return the items in a message, which is a Celery task with one argument."""
+    items: list[dict[str, Any]] = json.loads(message.body)[0][0]
+    return items
+
+
+async def list_items(url: str) -> int:
+    """Print a line for each dead item, and return how many messages there are."""
     count = 0
     async with open_queue(url) as (_, queue):
         async for message in messages(queue):
             count += 1
-            arguments = json.loads(message.body)[0]
-            for item in arguments[0]:
+            for item in items_of(message):
                 print(f"{item['id']}  {item['name']!r}  {reason_of(message)}")
+    return count
+
+
+async def show(url: str) -> int:
+    """Print every dead item in full, a JSON object in each line, and return how many messages there are."""
+    count = 0
+    async with open_queue(url) as (_, queue):
+        async for message in messages(queue):
+            count += 1
+            for item in items_of(message):
+                print(json.dumps({**item, "reason": reason_of(message)}))
     return count
 
 
@@ -80,7 +97,7 @@ async def purge(url: str) -> int:
     return result.message_count or 0
 
 
-ACTIONS = {"list": show, "replay": replay, "purge": purge}
+ACTIONS = {"list": list_items, "show": show, "replay": replay, "purge": purge}
 
 
 def main() -> int:
@@ -93,7 +110,7 @@ def main() -> int:
         print("BROKER_URL is not set: there is no dead-letter queue.", file=sys.stderr)
         return 1
     count = asyncio.run(ACTIONS[action](url))
-    print(f"{action}: {count} messages")
+    print(f"{action}: {count} messages", file=sys.stderr)
     return 0
 
 

@@ -78,6 +78,7 @@ def create_app(settings: Settings) -> ASGIApp:
         title="{{ cookiecutter.__project_name }}",
         description="{{ cookiecutter.__description }}",
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     api.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     add_problem_handlers(api)

@@ -25,7 +25,7 @@ class QueuedWriter:
         max_waiting: int,
     ) -> None:
         self._direct = direct
-        self._publish = Batcher(publish, max_batch=MAX_BATCH, max_waiting=max_waiting)
+        self._publish = Batcher(publish, max_batch=MAX_BATCH, max_waiting=max_waiting, outages=(BrokerUnavailable,))
 
     async def create(self, item: NewItem) -> Receipt:
         """Queue an item, or store it where that is the safer or the only way."""

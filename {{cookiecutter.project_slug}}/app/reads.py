@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,15 +17,15 @@ from app.batching import Batcher, Overloaded
 from app.cache import ResponseCache
 
 # {%- endif +%}
-from app.db import Database
+from app.db import Database, DatabaseUnavailable
 from app.pagination import Position, encode_cursor
 from app.problems import overloaded
 
 MAX_IDS = 500
 NOT_MODIFIED = 304
 
-# Requests with one of these may get an answer of their own.
-PERSONAL_REQUEST_HEADERS = frozenset([b"authorization", b"cookie", b"origin"])
+# Requests with one of these may get an answer of their own; the last two announce a body.
+PERSONAL_REQUEST_HEADERS = frozenset([b"authorization", b"cookie", b"origin", b"content-length", b"transfer-encoding"])
 
 MISS = (b"x-cache", b"miss")
 SHARED = (b"x-cache", b"shared")
@@ -39,7 +40,9 @@ class ItemReader:
 
     def __init__(self, database: Database, *, max_waiting: int) -> None:
         self._database = database
-        self._by_id = Batcher(self._select_batch, max_batch=MAX_IDS, max_waiting=max_waiting)
+        self._by_id = Batcher(
+            self._select_batch, max_batch=MAX_IDS, max_waiting=max_waiting, outages=(DatabaseUnavailable,)
+        )
 
     async def one(self, item_id: UUID) -> crud.ItemRow | None:
         """Return an item, or None when there is none; all ids that wait share one SELECT."""
@@ -78,7 +81,8 @@ class SharedReads:
         self._app = app
         self._routes = routes
         self._max_waiting = max_waiting
-        self._renders: dict[tuple[str, bytes | None], Batcher[Scope, Shared]] = {}
+        # Those who wait keep a batcher alive, and the last one of them lets it go.
+        self._renders = WeakValueDictionary[tuple[str, bytes | None], Batcher[Scope, Shared]]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -109,7 +113,7 @@ class SharedReads:
     def _key_of(self, scope: Scope) -> str | None:
         path: str = scope["path"]
         parameters = self._routes.get(path)
-        if parameters is None:
+        if parameters is None and not path.endswith("/"):
             parameters = self._routes.get(path[: path.rfind("/")] + "/*")
         if parameters is None:
             return None
@@ -139,11 +143,7 @@ class SharedReads:
             render = Render(self._app, key, generation)
             flight = Batcher(render.send, max_batch=self._max_waiting, max_waiting=self._max_waiting)
             self._renders[key, generation] = flight
-        try:
-            return await flight(scope)
-        finally:
-            if flight.idle:
-                self._renders.pop((key, generation), None)
+        return await flight(scope)
 
 
 class Render:

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
@@ -17,10 +19,10 @@ from celery.signals import heartbeat_sent, worker_process_init, worker_process_s
 from kombu import Exchange, Queue
 
 from app.broker import (
-    CONSUMER_TIMEOUT,
     DEAD_LETTER_QUEUE,
     DEAD_LETTER_QUEUE_ARGUMENTS,
     NEW_ITEMS,
+    PATIENCE,
     QUEUE,
     QUEUE_ARGUMENTS,
     STORE_ITEMS,
@@ -40,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_FILE = Path(tempfile.gettempdir()) / "worker-heartbeat"
 LONGEST_DELAY = 2.0
-PATIENCE = CONSUMER_TIMEOUT * 0.8
 # Tenths of a second.
 WAIT_FOR_PARENT = 20
 
@@ -98,7 +99,8 @@ class WorkerProcess:
                 cache = await stack.enter_async_context(open_cache(settings.redis_url, settings))
                 on_change.append(cache.invalidate)
             # {% endif %}
-            self.writer = DirectWriter(database, on_change, max_waiting=settings.max_waiting)
+            # A message bounds how many items wait here.
+            self.writer = DirectWriter(database, on_change, max_waiting=sys.maxsize)
             ready.set_result(None)
             await self._stop.wait()
 
@@ -150,7 +152,8 @@ async def store(writer: DirectWriter, items: Sequence[NewItem], *, patience: flo
     Raises DatabaseUnavailable after about `patience` seconds without a database.
     """
     refused: list[tuple[NewItem, str]] = []
-    waited, delay = 0.0, 0.1
+    deadline = time.monotonic() + patience
+    delay = 0.1
     while True:
         outcomes = await asyncio.gather(*map(writer.create, items), return_exceptions=True)
         absences: list[tuple[NewItem, DatabaseUnavailable]] = []
@@ -168,10 +171,9 @@ async def store(writer: DirectWriter, items: Sequence[NewItem], *, patience: flo
                     pass
         if not absences:
             return refused
-        if waited >= patience:
+        if time.monotonic() >= deadline:
             raise absences[0][1]
         logger.warning("the database does not answer, %d items wait for it", len(absences))
         await asyncio.sleep(delay)
-        waited += delay
         delay = min(2 * delay, LONGEST_DELAY)
         items = [item for item, _ in absences]

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app import crud
 from app.batching import Batcher
-from app.db import ContentRefused, Database, Work
+from app.db import ContentRefused, Database, DatabaseUnavailable, Work
 from app.schemas import NewItem
 
 MAX_BATCH = 200
@@ -47,7 +47,11 @@ class DirectWriter:
         self._database = database
         self._on_change = on_change
         self._insert = Batcher(
-            self._insert_batch, max_batch=MAX_BATCH, max_waiting=max_waiting, content_errors=(ContentRefused,)
+            self._insert_batch,
+            max_batch=MAX_BATCH,
+            max_waiting=max_waiting,
+            content_errors=(ContentRefused,),
+            outages=(DatabaseUnavailable,),
         )
 
     async def create(self, item: NewItem) -> Receipt:

@@ -110,6 +110,27 @@ async def test_a_failed_connection_fails_every_caller_of_the_trip() -> None:
     assert batcher.idle
 
 
+async def test_an_outage_fails_those_who_wait_too() -> None:
+    sent: list[Sequence[int]] = []
+    gate = asyncio.Event()
+
+    async def send(items: Sequence[int]) -> Sequence[int]:
+        sent.append(items)
+        await gate.wait()
+        if len(sent) == 1:
+            raise ConnectionError("gone")
+        return items
+
+    batcher = Batcher(send, max_batch=1, max_waiting=10, outages=(ConnectionError,))
+    calls = [asyncio.create_task(batcher(number)) for number in range(3)]
+    await settle()
+    gate.set()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ConnectionError] * 3
+    assert sent == [[0]]
+    assert await batcher(4) == 4
+
+
 async def test_a_result_that_is_an_exception_is_raised_to_its_caller() -> None:
     async def send(items: Sequence[int]) -> Sequence[int | Exception]:
         return [KeyError(item) if item == 2 else item for item in items]

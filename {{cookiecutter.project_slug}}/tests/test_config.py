@@ -50,6 +50,11 @@ def test_the_driver_is_named(scheme: str) -> None:
     assert settings.database_url == "postgresql+asyncpg://u:p@h/d"
 
 
+def test_the_option_of_other_drivers_is_translated() -> None:
+    settings = Settings(_env_file=None, database_url="postgres://u:p@h/d?sslmode=require")
+    assert settings.database_url == "postgresql+asyncpg://u:p@h/d?ssl=require"
+
+
 def test_the_connection_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=r"20 API workers x 5 .*DB_MAX_CONNECTIONS is 100: lower WEB_CONC"):
         load(monkeypatch, PRODUCTION | {"WEB_CONCURRENCY": "20"})

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -280,12 +281,38 @@ async def test_the_task_stores_and_sends_what_is_refused_to_the_dead_letters(
     assert await names_in(postgresql_url) == ["good"]
     assert await queue_sizes(broker_url) == (0, 1)
 
-    assert await dead_letters.show(broker_url) == 1
+    assert await dead_letters.list_items(broker_url) == 1
     listed = capsys.readouterr().out
     assert UNSTORABLE in listed
     assert "too long" in listed
     assert await dead_letters.replay(broker_url) == 1
     assert await queue_sizes(broker_url) == (1, 0)
+
+
+async def test_a_poison_item_in_a_batch_is_put_aside_by_a_worker(
+    postgresql_url: str, broker_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poison = item(UNSTORABLE)
+    async with open_publisher(broker_url, deadline=5) as publisher:
+        await publisher([item("before"), poison, item("after")])
+
+    async def put_aside() -> bool:
+        return await queue_sizes(broker_url) == (0, 1)
+
+    with worker(postgresql_url, broker_url, tmp_path / "worker.log"):
+        await eventually(put_aside)
+        assert await names_in(postgresql_url) == ["after", "before"]
+        for _ in range(25):
+            assert await dead_letters.show(broker_url) == 1, "to look at a message does not use it up"
+        shown = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (shown["id"], shown["name"]) == (str(poison.id), UNSTORABLE)
+        assert "too long" in shown["reason"]
+
+        assert await dead_letters.replay(broker_url) == 1
+        await eventually(put_aside)
+        assert await names_in(postgresql_url) == ["after", "before"]
+    assert await dead_letters.purge(broker_url) == 1
+    assert await queue_sizes(broker_url) == (0, 0)
 
 
 @pytest.mark.usefixtures("started_process")

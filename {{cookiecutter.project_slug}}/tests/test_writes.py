@@ -1,10 +1,16 @@
+import asyncio
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import delete, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app import crud
 from app.config import Settings
-from app.db import Database, DatabaseUnavailable, Work, create_engine
+from app.db import Database, DatabaseUnavailable, Work, create_engine, open_database
+from app.models import Item
 from app.schemas import NewItem
 from app.writes import DirectWriter
 
@@ -35,3 +41,29 @@ async def test_a_write_with_an_unclear_end_is_a_change(database_url: str) -> Non
         await writer.delete(item.id)
     await engine.dispose()
     assert changes == 3
+
+
+async def test_the_same_items_in_another_order_do_not_wait_for_each_other(postgresql_url: str) -> None:
+    settings = Settings(_env_file=None, database_url=postgresql_url)
+    items = [NewItem(uuid4(), "x", None, datetime.now(UTC), "fingerprint") for _ in range(200)]
+    async with open_database(settings, pool_size=1) as one, open_database(settings, pool_size=1) as other:
+        for _ in range(5):
+            await one.write(lambda connection: connection.execute(delete(Item)))
+            await asyncio.gather(
+                one.write(partial(crud.insert_items, items=items)),
+                other.write(partial(crud.insert_items, items=items[::-1])),
+            )
+
+
+async def test_a_database_that_only_reads_counts_as_away(postgresql_url: str) -> None:
+    """As after the fail-over of a managed database, until the connections lead to its new primary."""
+    engine = create_engine(Settings(_env_file=None, database_url=postgresql_url), pool_size=1)
+    database = Database(engine, timeout=2)
+
+    async def insert_into_a_standby(connection: AsyncConnection) -> None:
+        await connection.execute(text("SET TRANSACTION READ ONLY"))
+        await crud.insert_items(connection, [NewItem(uuid4(), "x", None, datetime.now(UTC))])
+
+    with pytest.raises(DatabaseUnavailable):
+        await database.write(insert_into_a_standby)
+    await engine.dispose()
