@@ -20,11 +20,12 @@ OVERLOAD = 3
 # The rest of the CPU is for the client and for the machine.
 MODERATE = 0.25
 
-# Seconds, and shares of what was before. The client shares its CPUs with the servers, so some bounds are wide.
-GOODPUT_LIMIT = 0.5
-REFUSAL_LIMIT = 0.1
+# Seconds, and shares of what was before. Client and servers share the CPUs with whatever else the machine does, so the
+# bounds tell a collapse from a service that refuses; how well it does so stands in the report.
+GOODPUT_LIMIT = 0.3
+REFUSAL_LIMIT = 0.5
 GROWTH_LIMIT = 1.2
-SLOWDOWN_LIMIT = 0.2
+SLOWDOWN_LIMIT = 0.5
 
 PATCH = render("PATCH", f"/items/{UUID(int=0)}", {}, b'{"name":"flood"}')
 POST = render("POST", "/items", {}, b'{"name":"flood"}')
