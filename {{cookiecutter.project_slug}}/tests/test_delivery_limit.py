@@ -36,7 +36,7 @@ broker.QUEUE_ARGUMENTS["x-dead-letter-routing-key"] = {DEAD_LETTER_QUEUE!r}
 
 from app import tasks
 
-tasks.PATIENCE = 0.2
+tasks.PATIENCE = 0.1
 tasks.celery.worker_main(["worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle"])
 """
 
@@ -44,7 +44,7 @@ tasks.celery.worker_main(["worker", "--loglevel", "INFO", "--without-gossip", "-
 @asynccontextmanager
 async def impatient_worker(database_url: str, broker_url: str, log: Path) -> AsyncGenerator[None]:
     """Run a Celery worker that gives a message back soon; the proxy in this process serves it until it has ended."""
-    settings = {"DATABASE_URL": database_url, "BROKER_URL": broker_url, "WORKER_CONCURRENCY": "1", "DB_TIMEOUT": "0.5"}
+    settings = {"DATABASE_URL": database_url, "BROKER_URL": broker_url, "WORKER_CONCURRENCY": "3", "DB_TIMEOUT": "0.5"}
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", IMPATIENT_WORKER),

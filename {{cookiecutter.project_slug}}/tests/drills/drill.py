@@ -11,7 +11,7 @@ from tests.drills.client import Connection
 from tests.drills.faults import BROKEN, Fault
 from tests.drills.flood import percentile
 from tests.drills.load import BROKEN_WHEN_KEPT, TIMEOUT, Load, items_in
-from tests.drills.stack import CACHE_TTL, WORKERS, Stack, connection_budget
+from tests.drills.stack import LONGEST_KEPT, WORKERS, Stack, connection_budget
 
 # Seconds from the moment when a part answers its health check to the last request that fails.
 RECOVERY_LIMIT = 5.0
@@ -91,7 +91,7 @@ def judge(
     oldest_allowed = 0.0
     # {% if cookiecutter.caching %}
     # On a machine that is busy enough, Redis is away for a moment by itself.
-    oldest_allowed = CACHE_TTL if "redis" in fault.parts else MAKING_UP
+    oldest_allowed = LONGEST_KEPT if "redis" in fault.parts else MAKING_UP
     # {% endif %}
     verdicts = {
         f"{lost} accepted items are lost": lost > 0,
@@ -136,7 +136,7 @@ async def seconds_until_the_newest_is_listed(stack: Stack) -> float:
     old_until = started
     agreeing = 0
     # On connections of their own, so that every process answers.
-    while agreeing < 5 * WORKERS and time.monotonic() < started + 2 * CACHE_TTL:
+    while agreeing < 5 * WORKERS and time.monotonic() < started + 2 * LONGEST_KEPT:
         connection = Connection(lambda: stack.address, timeout=TIMEOUT, keeps=False)
         reply = await connection.request("GET", "/items")
         agreeing += 1

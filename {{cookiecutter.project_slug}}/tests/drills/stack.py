@@ -14,7 +14,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 WORKERS = 2
-CACHE_TTL = 5
+# Seconds that an answer may be kept.
+LONGEST_KEPT = 5
 LIMIT_CONCURRENCY = 250
 # What docker-compose.yml and app/config.py set for the rest of the connection budget.
 POOL_SIZE = 5
@@ -41,7 +42,9 @@ class Stack:
             "PORT": port,
             "WEB_CONCURRENCY": WORKERS,
             "LIMIT_CONCURRENCY": LIMIT_CONCURRENCY,
-            "CACHE_TTL": CACHE_TTL,
+            # {% if cookiecutter.caching %}
+            "CACHE_TTL": LONGEST_KEPT,
+            # {% endif %}
         }
         self._environment = os.environ | {name: str(value) for name, value in settings.items()}
         self._published = "127.0.0.1", port
