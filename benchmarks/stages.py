@@ -137,6 +137,12 @@ def drain(server: Server) -> Report:
     return Report(asyncio.run(drain_rate(server.contender)))
 
 
+def post_and_drain(server: Server) -> Report:
+    """Queue items as a hundred connections do, and measure how a worker stores them."""
+    post()(server)
+    return drain(server)
+
+
 async def drain_rate(contender: Contender) -> float:
     """Return the items a second that a worker stores, counted from the first one on."""
     async with service.connected(contender.database) as connection:

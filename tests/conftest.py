@@ -2,13 +2,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.variants import core_variants, name_of, render
+from tests.variants import core_variants, features, name_of, render
 
 type Make = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -57,6 +57,11 @@ def make(
     )
     assert not check or done.returncode == 0, done.stdout
     return done
+
+
+def options_for_tests(variant: Mapping[str, Any]) -> str:
+    """Return what to leave out of the tests of a variant: those of the load test are the same in every one."""
+    return "" if all(variant[feature] for feature in features()) else "--ignore=tests/test_loadtest.py"
 
 
 def clean_environment() -> dict[str, str]:

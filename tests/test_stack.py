@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.conftest import clean_environment, free_port, make
+from tests.conftest import clean_environment, free_port, make, options_for_tests
 from tests.variants import answers_to, core_variants, name_of, render
 
 
@@ -310,8 +310,7 @@ def test_a_soak_loses_or_doubles_no_item(stack: Stack, answers: dict[str, Any]) 
 
 def test_all_tests_of_the_variant_pass_on_real_servers(stack: Stack, answers: dict[str, Any]) -> None:
     """Once with servers that the command starts itself, which the other variants then do not repeat."""
-    done = make(stack.project, "test-stack", check=False, timeout=420)
+    done = make(stack.project, "test-stack", check=False, timeout=420, PYTEST_ADDOPTS=options_for_tests(answers))
     assert done.returncode == 0, done.stdout[-8000:]
     assert re.search(r"Required test coverage of 95% reached", done.stdout)
     assert "Left out" not in done.stdout
-    assert answers
