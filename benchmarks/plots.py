@@ -48,6 +48,7 @@ def throughput(results: Results) -> Figure:
         axes.set_xlim(0, max(rates) * 1.18)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("requests a second")
     return figure
 

@@ -145,11 +145,15 @@ def sql(database: str, *statements: str) -> list[Any]:
     return asyncio.run(fetch())
 
 
+def migrate() -> None:
+    """Make the tables in the database that is the template of the others."""
+    with running(["alembic", "upgrade", "head"], Contender("migration", "full", database="db")) as process:
+        assert process.wait() == 0
+
+
 def create_database(database: str, rows: int) -> None:
     """Create a database with so many items, and write the paths of up to 100,000 of them into a file."""
-    sql("db", f"DROP DATABASE IF EXISTS {database} (FORCE)", f"CREATE DATABASE {database}")
-    with running(["alembic", "upgrade", "head"], Contender(database, "full", database=database)) as process:
-        assert process.wait() == 0
+    sql("postgres", f"DROP DATABASE IF EXISTS {database} (FORCE)", f"CREATE DATABASE {database} TEMPLATE db")
     sql(database, *insert_items(rows))
     ids = sql(database, "SELECT id FROM items ORDER BY id LIMIT 100000")
     (PLACE / database).write_text("".join(f"/items/{item_id}\n" for item_id in ids))

@@ -169,6 +169,7 @@ async def drain_rate(contender: Contender) -> float:
 
 def prepare() -> None:
     """Make the databases, and keep the bytes that the constant contenders answer."""
+    service.migrate()
     for database, rows in ROWS.items():
         say(f"filling {database}")
         service.create_database(database, rows)

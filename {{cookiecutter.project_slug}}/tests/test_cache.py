@@ -175,11 +175,11 @@ async def test_a_write_during_the_making_up_is_made_up_for_too(cache: ResponseCa
     original = cache._redis.set
     tokens: list[object] = []
 
-    async def set_and_miss_a_write(name: str, token: object) -> Any:
-        tokens.append(token)
+    async def set_and_miss_a_write(*arguments: Any, **options: Any) -> Any:
+        tokens.append(arguments[1])
         if len(tokens) == 1:
             await cache.invalidate()
-        return await original(name, token)
+        return await original(*arguments, **options)
 
     cache._redis.set = set_and_miss_a_write  # type: ignore[method-assign]
     cache._missed_invalidations = 1
