@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from benchmarks.results import CONNECTIONS
 from benchmarks.service import Contender
 from benchmarks.stages import (
     BARE,
@@ -30,7 +31,6 @@ from benchmarks.stages import (
     post_and_drain,
 )
 
-CONNECTIONS = (1, 10, 100, 1000)
 DEPTHS = (1, 10, 100, 1000, 10_000)
 PAGES = "pages_100k"
 

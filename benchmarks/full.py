@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from benchmarks import load, machine, quick, service, stages
 from benchmarks.cases import PAGES, Case, all_cases
@@ -85,16 +84,10 @@ def print_table(measured: Sequence[Case], rounds: Sequence[Mapping[str, Report]]
     for case in measured:
         reports = [reports[case.name] for reports in rounds]
         rate = statistics.median(report.per_second for report in reports)
-        latencies = [milliseconds(reports, column) for column in ("p50", "p99", "slowest")]
+        columns = ([getattr(report, name) for report in reports] for name in ("p50", "p99", "slowest"))
+        latencies = "".join(f"{quick.milliseconds(column):>10}" for column in columns)
         errors = sum(report.errors for report in reports)
-        columns = "".join(f"{latency:>10}" for latency in latencies)
-        print(f"{case.workload:<46}{case.contender.name:<28}{rate:>12,.0f}{columns}{errors:>8}")
-
-
-def milliseconds(reports: Sequence[Any], column: str) -> str:
-    """Return the median of a latency for a table, nothing where there is none."""
-    known = [getattr(report, column) for report in reports if getattr(report, column) is not None]
-    return f"{statistics.median(known) * 1000:.2f}" if known else ""
+        print(f"{case.workload:<46}{case.contender.name:<28}{rate:>12,.0f}{latencies}{errors:>8}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
-from benchmarks.results import Case, Results, median
+from benchmarks.results import CONNECTIONS, Case, Results, median
 
-CONNECTIONS = (1, 10, 100, 1000)
 SECTIONS = {
     "The list": ("list, 100 connections", "list, any of 1,000 pages", "list, If-None-Match"),
     "One item": ("item, always the same", "item, any of 100,000"),

@@ -6,7 +6,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.results import Results, find, median
+from benchmarks.results import CONNECTIONS, Results, find, median
 
 # Colours that people with any colour vision tell apart (Okabe and Ito, 2008).
 COLOURS = {
@@ -22,7 +22,6 @@ COLOURS = {
 }
 STYLE = Path(__file__).parent / "plots.mplstyle"
 COMPARED = ("list, 100 connections", "item, any of 100,000", "POST, 100 connections", "reads and writes 50/50")
-CONNECTIONS = (1, 10, 100, 1000)
 ROWS = {"1k": 1_000, "100k": 100_000, "1m": 1_000_000}
 
 

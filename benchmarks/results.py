@@ -3,6 +3,9 @@
 import statistics
 from typing import Any
 
+# How many the loads against connections use.
+CONNECTIONS = (1, 10, 100, 1000)
+
 type Results = dict[str, Any]
 type Case = dict[str, Any]
 

@@ -40,11 +40,6 @@ class Batcher[K, V]:
         self._waiting: deque[tuple[K, asyncio.Future[V]]] = deque()
         self._trips: asyncio.Task[None] | None = None
 
-    @property
-    def idle(self) -> bool:
-        """Whether nobody waits and no trip is under way."""
-        return self._trips is None
-
     async def __call__(self, item: K) -> V:
         """Return the result for `item` from the next trip.
 

@@ -4,8 +4,9 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from aio_pika import Message, connect
@@ -48,25 +49,24 @@ def items_of(message: AbstractIncomingMessage) -> list[dict[str, Any]]:
     return items
 
 
-async def list_items(url: str) -> int:
-    """Print a line for each dead item, and return how many messages there are."""
+def in_short(item: dict[str, Any], reason: str) -> str:
+    """Return a line for a person."""
+    return f"{item['id']}  {item['name']!r}  {reason}"
+
+
+def in_full(item: dict[str, Any], reason: str) -> str:
+    """Return everything that is known as a JSON object."""
+    return json.dumps({**item, "reason": reason})
+
+
+async def show(url: str, form: Callable[[dict[str, Any], str], str]) -> int:
+    """Print a line for every dead item, and return how many messages there are."""
     count = 0
     async with open_queue(url) as (_, queue):
         async for message in messages(queue):
             count += 1
             for item in items_of(message):
-                print(f"{item['id']}  {item['name']!r}  {reason_of(message)}")
-    return count
-
-
-async def show(url: str) -> int:
-    """Print every dead item in full, a JSON object in each line, and return how many messages there are."""
-    count = 0
-    async with open_queue(url) as (_, queue):
-        async for message in messages(queue):
-            count += 1
-            for item in items_of(message):
-                print(json.dumps({**item, "reason": reason_of(message)}))
+                print(form(item, reason_of(message)))
     return count
 
 
@@ -97,7 +97,12 @@ async def purge(url: str) -> int:
     return result.message_count or 0
 
 
-ACTIONS = {"list": list_items, "show": show, "replay": replay, "purge": purge}
+ACTIONS: dict[str, Callable[[str], Coroutine[Any, Any, int]]] = {
+    "list": partial(show, form=in_short),
+    "show": partial(show, form=in_full),
+    "replay": replay,
+    "purge": purge,
+}
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ async def test_a_lone_call_travels_at_once() -> None:
 
     assert await batcher(1) == 10
     assert send.batches == [[1]]
-    assert batcher.idle
+    assert batcher._trips is None
 
 
 async def test_calls_during_a_trip_share_the_next_one() -> None:
@@ -107,7 +107,7 @@ async def test_a_failed_connection_fails_every_caller_of_the_trip() -> None:
 
     assert [type(outcome) for outcome in outcomes] == [ConnectionError] * 3
     assert batches == 1
-    assert batcher.idle
+    assert batcher._trips is None
 
 
 async def test_an_outage_fails_those_who_wait_too() -> None:
@@ -209,4 +209,4 @@ async def test_a_cancelled_trip_releases_its_callers() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert batcher.idle
+    assert batcher._trips is None

@@ -98,7 +98,7 @@ async def test_what_no_worker_could_store_waits_in_the_dead_letter_queue(
 
             await eventually(all_dead)
             assert log.read_text().count("items wait for it") >= len(items) * (DELIVERY_LIMIT + 1)
-            assert await dead_letters.list_items(broker_url) == len(items)
+            assert await dead_letters.show(broker_url, dead_letters.in_short) == len(items)
             assert capsys.readouterr().out.count("the broker gave it up: delivery_limit") == len(items)
 
             await proxy.start()

@@ -93,7 +93,8 @@ async def test_queued_items_arrive_through_the_worker(
     serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "worker.log"
-    with worker(postgresql_url, broker_url, log):
+    # The bound is for requests; the items of a message have been accepted.
+    with worker(postgresql_url, broker_url, log, MAX_WAITING="2"):
         async with serve(broker_url=broker_url) as client:
             answers = await asyncio.gather(*(client.post("/items", json=NEW) for _ in range(100)))
             assert {answer.status_code for answer in answers} == {202}
@@ -281,7 +282,7 @@ async def test_the_task_stores_and_sends_what_is_refused_to_the_dead_letters(
     assert await names_in(postgresql_url) == ["good"]
     assert await queue_sizes(broker_url) == (0, 1)
 
-    assert await dead_letters.list_items(broker_url) == 1
+    assert await dead_letters.show(broker_url, dead_letters.in_short) == 1
     listed = capsys.readouterr().out
     assert UNSTORABLE in listed
     assert "too long" in listed
@@ -303,7 +304,7 @@ async def test_a_poison_item_in_a_batch_is_put_aside_by_a_worker(
         await eventually(put_aside)
         assert await names_in(postgresql_url) == ["after", "before"]
         for _ in range(25):
-            assert await dead_letters.show(broker_url) == 1
+            assert await dead_letters.show(broker_url, dead_letters.in_full) == 1
             # A message that was looked at is back a moment later, and must not be used up by that.
             await eventually(put_aside)
         shown = json.loads(capsys.readouterr().out.splitlines()[-1])
