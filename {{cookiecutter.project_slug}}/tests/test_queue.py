@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app import broker, dead_letters, tasks
 from app.broker import BrokerUnavailable, Publisher, open_publisher
 from app.config import Settings
-from app.db import Database, create_engine
+from app.db import Database, DatabaseUnavailable, create_engine
 from app.models import Item
 from app.schemas import NewItem
 from app.writes import DirectWriter
@@ -251,6 +251,20 @@ async def test_the_worker_waits_for_the_database(postgresql_url: str) -> None:
         assert await asyncio.wait_for(storing, 5) == []
         await engine.dispose()
     assert await names_in(postgresql_url) == ["late"]
+
+
+async def test_the_patience_of_a_task_counts_its_attempts_too(postgresql_url: str) -> None:
+    """A message that is held for longer than the consumer timeout costs the worker its channel."""
+    async with proxied(postgresql_url) as (url, proxy):
+        engine = create_engine(Settings(_env_file=None, database_url=url), pool_size=1)
+        writer = DirectWriter(Database(engine, timeout=0.5), [], max_waiting=10)
+        proxy.freeze()
+        started = time.monotonic()
+        with pytest.raises(DatabaseUnavailable):
+            await tasks.store(writer, [item()], patience=1.0)
+        assert time.monotonic() - started < 2.2
+        await proxy.stop()
+        await engine.dispose()
 
 
 async def test_an_unexpected_error_is_not_swallowed(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
