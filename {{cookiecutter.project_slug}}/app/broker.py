@@ -34,7 +34,8 @@ QUEUE_ARGUMENTS: dict[str, FieldValue] = {
     "x-dead-letter-strategy": "at-least-once",
     "x-overflow": "reject-publish",
 }
-DEAD_LETTER_QUEUE_ARGUMENTS: dict[str, FieldValue] = {"x-queue-type": "quorum"}
+# Whoever looks at a dead letter takes it and puts it back, and RabbitMQ drops what was put back too often.
+DEAD_LETTER_QUEUE_ARGUMENTS: dict[str, FieldValue] = {"x-queue-type": "quorum", "x-delivery-limit": -1}
 
 RECONNECT_DELAY = 1.0
 COOL_DOWN = 2.0

@@ -1,11 +1,13 @@
-"""The dead-letter queue from the command line: list, replay or purge what no worker could store."""
+"""The dead-letter queue from the command line: list, show, replay or purge what no worker could store."""
 
 import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 from aio_pika import Message, connect
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
@@ -41,15 +43,35 @@ def reason_of(message: AbstractIncomingMessage) -> str:
     return "the broker gave it up: " + str(message.headers.get("x-first-death-reason", "unknown"))
 
 
-async def show(url: str) -> int:
-    """Print every dead item with its reason, and return how many messages there are."""
+def items_in(message: AbstractIncomingMessage) -> list[dict[str, Any]]:
+    """Return the items of a message, or its text as if it were one, where nobody can find items in it."""
+    try:
+        items = json.loads(message.body)[0][0]
+    except (ValueError, LookupError, TypeError):
+        items = None
+    if isinstance(items, list) and all(isinstance(item, dict) for item in items):
+        return items
+    return [{"body": message.body.decode(errors="replace")}]
+
+
+def in_short(item: dict[str, Any], reason: str) -> str:
+    """Return a line for a person."""
+    return f"{item.get('id')}  {item.get('name')!r}  {reason}"
+
+
+def in_full(item: dict[str, Any], reason: str) -> str:
+    """Return a JSON object with everything that is known."""
+    return json.dumps({**item, "reason": reason}, ensure_ascii=False)
+
+
+async def show(url: str, form: Callable[[dict[str, Any], str], str]) -> int:
+    """Print a line for every dead item, and return how many messages there are."""
     count = 0
     async with open_queue(url) as (_, queue):
         async for message in messages(queue):
             count += 1
-            arguments = json.loads(message.body)[0]
-            for item in arguments[0]:
-                print(f"{item['id']}  {item['name']!r}  {reason_of(message)}")
+            for item in items_in(message):
+                print(form(item, reason_of(message)))
     return count
 
 
@@ -80,7 +102,7 @@ async def purge(url: str) -> int:
     return result.message_count or 0
 
 
-ACTIONS = {"list": show, "replay": replay, "purge": purge}
+ACTIONS = {"list": partial(show, form=in_short), "show": partial(show, form=in_full), "replay": replay, "purge": purge}
 
 
 def main() -> int:
@@ -93,7 +115,7 @@ def main() -> int:
         print("BROKER_URL is not set: there is no dead-letter queue.", file=sys.stderr)
         return 1
     count = asyncio.run(ACTIONS[action](url))
-    print(f"{action}: {count} messages")
+    print(f"{action}: {count} messages", file=sys.stderr)
     return 0
 
 

@@ -1,18 +1,20 @@
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from aio_pika import connect
+from aio_pika import Message, connect
+from celery import Celery
 from celery.exceptions import Reject
 from sqlalchemy import select
 
@@ -50,26 +52,55 @@ async def queue_sizes(url: str) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
+async def becomes[T](look: Callable[[], Awaitable[T]], expected: T, *, within: float = 4) -> None:
+    """Wait for a value, and show the last one where it does not come."""
+
+    async def seen() -> bool:
+        return await look() == expected
+
+    with suppress(TimeoutError):
+        await eventually(seen, within=within)
+    assert await look() == expected
+
+
+async def logged(log: Path, *texts: str) -> None:
+    """Return when a log says all of this."""
+
+    async def said() -> bool:
+        return all(text in log.read_text() for text in texts)
+
+    await eventually(said)
+
+
+def processes_of_the_worker(broker_url: str) -> list[int]:
+    """Return the ids of the processes that run tasks."""
+    with Celery(broker=broker_url) as app, app.connection() as connection:
+        (stats,) = app.control.inspect(limit=1, timeout=10, connection=connection).stats().values()
+    processes: list[int] = stats["pool"]["processes"]
+    return processes
+
+
 @pytest.fixture
 async def broker_url() -> str:
-    """The address of a broker with empty queues."""
+    """The address of a broker with new queues."""
     url = stack_url("BROKER_URL")
-    async with open_publisher(url, deadline=5), await connect(url) as connection:
+    async with await connect(url) as connection:
         channel = await connection.channel()
         for name in (broker.QUEUE, broker.DEAD_LETTER_QUEUE):
-            await (await channel.get_queue(name)).purge()
-    return url
+            await channel.queue_delete(name)
+    async with open_publisher(url, deadline=5):
+        return url
 
 
-@contextmanager
-def worker(database_url: str, broker_url: str, log: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a Celery worker as production does."""
+@asynccontextmanager
+async def worker(database_url: str, broker_url: str, log: Path) -> AsyncGenerator[subprocess.Popen[bytes]]:
+    """Run a Celery worker as production does, but notice sooner than after 10 seconds that a process was lost."""
     environment = {**os.environ, "DATABASE_URL": database_url, "BROKER_URL": broker_url, "WORKER_CONCURRENCY": "2"}
     with log.open("wb") as output:
         command = [sys.executable, "-m", "celery", "--app", "app.tasks", "worker", "--loglevel", "INFO"]
         process = subprocess.Popen(
-            [*command, "--without-gossip", "--without-mingle"],
-            env=environment | settings,
+            [*command, "--without-gossip", "--without-mingle", "worker.lost_wait=0.5"],
+            env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -77,7 +108,7 @@ def worker(database_url: str, broker_url: str, log: Path, **settings: str) -> It
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            await asyncio.to_thread(process.wait, 30)
 
 
 @pytest.fixture
@@ -91,7 +122,7 @@ async def test_queued_items_arrive_through_the_worker(
     serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "worker.log"
-    with worker(postgresql_url, broker_url, log):
+    async with worker(postgresql_url, broker_url, log):
         async with serve(broker_url=broker_url) as client:
             answers = await asyncio.gather(*(client.post("/items", json=NEW) for _ in range(100)))
             assert {answer.status_code for answer in answers} == {202}
@@ -279,11 +310,10 @@ async def test_the_task_stores_and_sends_what_is_refused_to_the_dead_letters(
     assert await names_in(postgresql_url) == ["good"]
     assert await queue_sizes(broker_url) == (0, 1)
 
-    assert await dead_letters.show(broker_url) == 1
-    listed = capsys.readouterr().out
+    listed = await command(monkeypatch, capsys, broker_url, "list")
     assert UNSTORABLE in listed
     assert "too long" in listed
-    assert await dead_letters.replay(broker_url) == 1
+    await command(monkeypatch, capsys, broker_url, "replay")
     assert await queue_sizes(broker_url) == (1, 0)
 
 
@@ -315,22 +345,89 @@ async def test_a_message_that_no_worker_can_read_becomes_a_dead_letter(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with worker(postgresql_url, broker_url, tmp_path / "worker.log"):
+    log = tmp_path / "worker.log"
+    async with worker(postgresql_url, broker_url, log):
         async with open_publisher(broker_url, deadline=5) as publisher:
             monkeypatch.setattr(broker.NEW_ITEMS, "dump_json", lambda _: b'[{"id": "1", "name": "unreadable"}]')
             await publisher([item()])
-
-        async def dead() -> bool:
-            return await queue_sizes(broker_url) == (0, 1)
-
-        await eventually(dead)
-    monkeypatch.setenv("BROKER_URL", broker_url)
-    monkeypatch.setattr(sys, "argv", ["dead_letters", "list"])
-    assert await asyncio.to_thread(dead_letters.main) == 0
-    assert "the broker gave it up: rejected" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["dead_letters", "purge"])
-    assert await asyncio.to_thread(dead_letters.main) == 0
+        await logged(log, "raised unexpected")
+        await becomes(lambda: queue_sizes(broker_url), (0, 1))
+    assert "the broker gave it up: rejected" in await command(monkeypatch, capsys, broker_url, "list")
+    await command(monkeypatch, capsys, broker_url, "purge")
     assert await queue_sizes(broker_url) == (0, 0)
+
+
+async def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broker_url: str, action: str
+) -> str:
+    """Run an action on the dead letters as `make dead-letters` does, and return what it prints."""
+    monkeypatch.setenv("BROKER_URL", broker_url)
+    monkeypatch.setattr(sys, "argv", ["dead_letters", action])
+    capsys.readouterr()
+    assert await asyncio.to_thread(dead_letters.main) == 0
+    return capsys.readouterr().out
+
+
+async def test_a_poisoned_batch_is_stored_but_for_the_poison(
+    postgresql_url: str,
+    broker_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Through a worker's process, with items that the API would not let pass."""
+    log = tmp_path / "worker.log"
+    too_long, nul = item(UNSTORABLE), item("nul\x00", fingerprint="f" * 32)
+    async with open_publisher(broker_url, deadline=5) as publisher:
+        await publisher([item("good"), too_long, item("fine"), nul])
+    async with worker(postgresql_url, broker_url, log):
+        await becomes(lambda: queue_sizes(broker_url), (0, 2), within=20)
+        assert await names_in(postgresql_url) == ["fine", "good"]
+
+        lines = (await command(monkeypatch, capsys, broker_url, "list")).splitlines()
+        assert [line.split()[0] for line in lines] == [str(too_long.id), str(nul.id)]
+        assert "too long" in lines[0]
+
+        shown = [json.loads(line) for line in (await command(monkeypatch, capsys, broker_url, "show")).splitlines()]
+        reasons = [dead.pop("reason") for dead in shown]
+        assert shown == broker.NEW_ITEMS.dump_python([too_long, nul], mode="json")
+        assert "too long" in reasons[0]
+        assert "invalid byte sequence" in reasons[1]
+
+        await command(monkeypatch, capsys, broker_url, "replay")
+
+        async def refused_again() -> tuple[int, tuple[int, int]]:
+            return log.read_text().count("goes to the dead-letter queue"), await queue_sizes(broker_url)
+
+        await becomes(refused_again, (4, (0, 2)), within=20)
+        await command(monkeypatch, capsys, broker_url, "purge")
+    assert await queue_sizes(broker_url) == (0, 0)
+    assert await names_in(postgresql_url) == ["fine", "good"]
+
+
+async def send_to_the_dead_letters(broker_url: str, body: bytes) -> None:
+    async with await connect(broker_url) as connection:
+        channel = await connection.channel()
+        await channel.default_exchange.publish(Message(body), routing_key=broker.DEAD_LETTER_QUEUE)
+
+
+async def test_looking_at_dead_letters_does_not_use_them_up(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RabbitMQ drops what came back more often than the delivery limit allows, by default 20 times."""
+    await send_to_the_dead_letters(broker_url, b'[[[{"id": "1", "name": "x"}]], {}, {}]')
+    for _ in range(25):
+        assert "'x'" in await command(monkeypatch, capsys, broker_url, "list")
+        await becomes(lambda: queue_sizes(broker_url), (0, 1), within=2)
+
+
+@pytest.mark.parametrize("body", ["no JSON", "[]", "{}", "[[1]]", "[[[1]], {}, {}]"])
+async def test_a_dead_letter_without_items_is_shown_as_it_is(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], body: str
+) -> None:
+    await send_to_the_dead_letters(broker_url, body.encode())
+    assert "the broker gave it up" in await command(monkeypatch, capsys, broker_url, "list")
+    assert json.loads(await command(monkeypatch, capsys, broker_url, "show"))["body"] == body
 
 
 def test_dead_letters_need_a_broker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,16 +437,16 @@ def test_dead_letters_need_a_broker(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "BROKER_URL" in capsys.readouterr().err
 
 
-async def test_a_killed_worker_process_loses_nothing(
+async def test_a_killed_worker_loses_nothing(
     serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
 ) -> None:
     async with serve(broker_url=broker_url) as client:
         answers = await asyncio.gather(*(client.post("/items", json=NEW) for _ in range(300)))
     accepted = {answer.json()["id"] for answer in answers}
-    with worker(postgresql_url, broker_url, tmp_path / "killed.log") as process:
+    async with worker(postgresql_url, broker_url, tmp_path / "killed.log") as process:
         await eventually(lambda: some_stored(postgresql_url))
         process.kill()
-    with worker(postgresql_url, broker_url, tmp_path / "next.log"):
+    async with worker(postgresql_url, broker_url, tmp_path / "next.log"):
 
         async def all_stored() -> bool:
             rows = await in_database(postgresql_url, lambda connection: connection.execute(select(Item.id)))
@@ -360,3 +457,26 @@ async def test_a_killed_worker_process_loses_nothing(
 
 async def some_stored(database_url: str) -> bool:
     return bool(await names_in(database_url))
+
+
+async def test_processes_that_are_killed_in_the_middle_of_a_task_lose_nothing(
+    postgresql_url: str, broker_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.log"
+    names = [f"item {number}" for number in range(6)]
+    async with proxied(postgresql_url) as (url, proxy), open_publisher(broker_url, deadline=5) as publisher:
+        await proxy.stop()
+        for name in names:
+            await publisher([item(name)])
+        async with worker(url, broker_url, log):
+            waits = "the database does not answer, 1 items wait for it"
+            await logged(log, f"ForkPoolWorker-1] {waits}", f"ForkPoolWorker-2] {waits}")
+            for process in await asyncio.to_thread(processes_of_the_worker, broker_url):
+                os.kill(process, signal.SIGKILL)
+            await logged(log, "WorkerLostError")
+            await proxy.start()
+
+            async def kept() -> tuple[list[str], tuple[int, int]]:
+                return await names_in(postgresql_url), await queue_sizes(broker_url)
+
+            await becomes(kept, (names, (0, 0)))
