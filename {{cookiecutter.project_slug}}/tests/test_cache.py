@@ -219,6 +219,25 @@ async def test_reads_stay_200_while_redis_is_stopped(serve: Serve) -> None:
         assert len((await client.get("/items")).json()["items"]) == 10
 
 
+async def test_every_write_ends_what_is_kept(serve: Serve, redis: Redis) -> None:
+    assert redis
+    async with serve(redis_url=stack_url("REDIS_URL")) as client:
+
+        async def names() -> list[str]:
+            assert (await client.get("/items")).status_code == 200
+            kept = await client.get("/items")
+            assert kept.headers["x-cache"] == "hit"
+            return [item["name"] for item in kept.json()["items"]]
+
+        assert await names() == []
+        location = (await client.post("/items", json={"name": "new"})).headers["location"]
+        assert await names() == ["new"]
+        await client.patch(location, json={"name": "changed"})
+        assert await names() == ["changed"]
+        await client.delete(location)
+        assert await names() == []
+
+
 async def test_closing_forgets_what_is_owed(settings: Settings) -> None:
     async with open_cache("redis://127.0.0.1:1/0", settings) as cache:
         await cache.invalidate()
