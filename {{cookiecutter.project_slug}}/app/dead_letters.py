@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -102,7 +102,12 @@ async def purge(url: str) -> int:
     return result.message_count or 0
 
 
-ACTIONS = {"list": partial(show, form=in_short), "show": partial(show, form=in_full), "replay": replay, "purge": purge}
+ACTIONS: dict[str, Callable[[str], Coroutine[Any, Any, int]]] = {
+    "list": partial(show, form=in_short),
+    "show": partial(show, form=in_full),
+    "replay": replay,
+    "purge": purge,
+}
 
 
 def main() -> int:

@@ -2,9 +2,9 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
+from asyncio.subprocess import STDOUT, Process
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -67,7 +67,8 @@ async def logged(log: Path, *texts: str) -> None:
     """Return when a log says all of this."""
 
     async def said() -> bool:
-        return all(text in log.read_text() for text in texts)
+        said_so_far = await asyncio.to_thread(log.read_text)
+        return all(text in said_so_far for text in texts)
 
     await eventually(said)
 
@@ -75,9 +76,8 @@ async def logged(log: Path, *texts: str) -> None:
 def processes_of_the_worker(broker_url: str) -> list[int]:
     """Return the ids of the processes that run tasks."""
     with Celery(broker=broker_url) as app, app.connection() as connection:
-        (stats,) = app.control.inspect(limit=1, timeout=10, connection=connection).stats().values()
-    processes: list[int] = stats["pool"]["processes"]
-    return processes
+        stats = app.control.inspect(limit=1, timeout=10, connection=connection).stats() or {}
+    return [process for worker in stats.values() for process in worker["pool"]["processes"]]
 
 
 @pytest.fixture
@@ -93,22 +93,21 @@ async def broker_url() -> str:
 
 
 @asynccontextmanager
-async def worker(database_url: str, broker_url: str, log: Path) -> AsyncGenerator[subprocess.Popen[bytes]]:
-    """Run a Celery worker as production does, but notice sooner than after 10 seconds that a process was lost."""
+async def worker(database_url: str, broker_url: str, log: Path) -> AsyncGenerator[Process]:
+    """Run a Celery worker as production does."""
     environment = {**os.environ, "DATABASE_URL": database_url, "BROKER_URL": broker_url, "WORKER_CONCURRENCY": "2"}
     with log.open("wb") as output:
         command = [sys.executable, "-m", "celery", "--app", "app.tasks", "worker", "--loglevel", "INFO"]
-        process = subprocess.Popen(
-            [*command, "--without-gossip", "--without-mingle", "worker.lost_wait=0.5"],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+        process = await asyncio.create_subprocess_exec(
+            *command, "--without-gossip", "--without-mingle", env=environment, stdout=output, stderr=STDOUT
         )
         try:
             yield process
         finally:
-            process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(process.wait, 30)
+            with suppress(ProcessLookupError):
+                process.terminate()
+            async with asyncio.timeout(30):
+                await process.wait()
 
 
 @pytest.fixture
@@ -122,18 +121,17 @@ async def test_queued_items_arrive_through_the_worker(
     serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "worker.log"
-    async with worker(postgresql_url, broker_url, log):
-        async with serve(broker_url=broker_url) as client:
-            answers = await asyncio.gather(*(client.post("/items", json=NEW) for _ in range(100)))
-            assert {answer.status_code for answer in answers} == {202}
-            accepted = {answer.json()["id"]: answer.json() for answer in answers}
-            assert len(accepted) == 100
+    async with worker(postgresql_url, broker_url, log), serve(broker_url=broker_url) as client:
+        answers = await asyncio.gather(*(client.post("/items", json=NEW) for _ in range(100)))
+        assert {answer.status_code for answer in answers} == {202}
+        accepted = {answer.json()["id"]: answer.json() for answer in answers}
+        assert len(accepted) == 100
 
-            async def all_listed() -> bool:
-                listed = (await client.get("/items")).json()["items"]
-                return {item["id"]: item for item in listed} == accepted
+        async def all_listed() -> bool:
+            listed = (await client.get("/items")).json()["items"]
+            return {item["id"]: item for item in listed} == accepted
 
-            await eventually(all_listed)
+        await eventually(all_listed)
     assert "Traceback" not in log.read_text()
     assert await queue_sizes(broker_url) == (0, 0)
 
