@@ -335,6 +335,15 @@ MUTATIONS = [
         QUEUE,
     ),
     Mutation(
+        "a task ends after the confirm of its dead letter",
+        "app/tasks.py",
+        '    broker_transport_options={"confirm_publish": True},\n',
+        "",
+        "test_queue.py::test_a_task_ends_after_the_confirm_of_its_dead_letter",
+        "the broker did not confirm yet",
+        QUEUE,
+    ),
+    Mutation(
         "a task waits for the database",
         "app/tasks.py",
         "                    absences.append((item, outcome))\n",

@@ -79,5 +79,7 @@ async def proxied(url: str) -> AsyncGenerator[tuple[str, Proxy]]:
     assert parts.port
     proxy = Proxy(parts.hostname, parts.port)
     await proxy.start()
-    yield proxy.replace_address(url), proxy
-    await proxy.close()
+    try:
+        yield proxy.replace_address(url), proxy
+    finally:
+        await proxy.close()

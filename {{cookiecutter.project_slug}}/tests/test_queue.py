@@ -316,6 +316,25 @@ async def test_the_task_stores_and_sends_what_is_refused_to_the_dead_letters(
 
 
 @pytest.mark.usefixtures("started_process")
+async def test_a_task_ends_after_the_confirm_of_its_dead_letter(
+    postgresql_url: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert postgresql_url
+    rows = broker.NEW_ITEMS.dump_python([item(UNSTORABLE)], mode="json")
+    async with proxied(broker_url) as (url, proxy):
+        monkeypatch.setattr(tasks.celery.conf, "broker_url", url)
+        monkeypatch.setattr(tasks.celery.amqp, "_producer_pool", None)
+        await asyncio.to_thread(tasks.store_items, rows)
+        proxy.freeze()
+        storing = asyncio.create_task(asyncio.to_thread(tasks.store_items, rows))
+        done, _ = await asyncio.wait([storing], timeout=0.5)
+        proxy.thaw()
+        assert not done, "the broker did not confirm yet"
+        await asyncio.wait_for(storing, 5)
+    assert await queue_sizes(broker_url) == (0, 2)
+
+
+@pytest.mark.usefixtures("started_process")
 async def test_a_task_that_waited_long_enough_goes_back_to_the_queue(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
