@@ -475,7 +475,10 @@ def verdicts(
                     copy = copy_of(original, tmp_path_factory.mktemp("copy"))
                     verdicts[mutation] = lane_of[servers].submit(judge_mutation, copy, mutation, urls)
 
-        starting = lanes[1].submit(stack.enter_context, servers_of(original)) if docker_is_there() else None
+        needed = {*selected(request, "servers"), *(mutation.servers for mutation in selected(request, "mutation"))}
+        starting = None
+        if needed != {NONE} and docker_is_there():
+            starting = lanes[1].submit(stack.enter_context, servers_of(original))
         install(original)
         submit(NONE, {})
         if starting is not None:

@@ -8,6 +8,7 @@ from asyncio.subprocess import STDOUT, Process
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -106,8 +107,12 @@ async def worker(database_url: str, broker_url: str, log: Path) -> AsyncGenerato
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
-            async with asyncio.timeout(30):
-                await process.wait()
+            try:
+                async with asyncio.timeout(30):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                raise
 
 
 @pytest.fixture
@@ -381,7 +386,11 @@ async def command(
     monkeypatch.setenv("BROKER_URL", broker_url)
     monkeypatch.setattr(sys, "argv", ["dead_letters", action])
     capsys.readouterr()
+    before = await queue_sizes(broker_url)
     assert await asyncio.to_thread(dead_letters.main) == 0
+    if action in ("list", "show"):
+        # What was looked at returns a moment after the command.
+        await becomes(lambda: queue_sizes(broker_url), before)
     return capsys.readouterr().out
 
 
@@ -402,14 +411,15 @@ async def test_a_poisoned_batch_is_stored_but_for_the_poison(
         assert await names_in(postgresql_url) == ["fine", "good"]
 
         lines = (await command(monkeypatch, capsys, broker_url, "list")).splitlines()
-        assert [line.split()[0] for line in lines] == [str(too_long.id), str(nul.id)]
-        assert "too long" in lines[0]
+        assert {line.split()[0] for line in lines} == {str(too_long.id), str(nul.id)}
+        assert "too long" in "".join(lines)
 
         shown = [json.loads(line) for line in (await command(monkeypatch, capsys, broker_url, "show")).splitlines()]
-        reasons = [dead.pop("reason") for dead in shown]
-        assert shown == broker.NEW_ITEMS.dump_python([too_long, nul], mode="json")
-        assert "too long" in reasons[0]
-        assert "invalid byte sequence" in reasons[1]
+        reasons = {dead["id"]: dead.pop("reason") for dead in shown}
+        bodies = broker.NEW_ITEMS.dump_python([too_long, nul], mode="json")
+        assert sorted(shown, key=itemgetter("id")) == sorted(bodies, key=itemgetter("id"))
+        assert "too long" in reasons[str(too_long.id)]
+        assert "invalid byte sequence" in reasons[str(nul.id)]
 
         await command(monkeypatch, capsys, broker_url, "replay")
 
@@ -435,7 +445,6 @@ async def test_looking_at_dead_letters_does_not_use_them_up(
     await send_to_the_dead_letters(broker_url, b'[[[{"id": "1", "name": "x"}]], {}, {}]')
     for _ in range(25):
         assert "'x'" in await command(monkeypatch, capsys, broker_url, "list")
-        await becomes(lambda: queue_sizes(broker_url), (0, 1), within=2)
 
 
 @pytest.mark.parametrize("body", ["no JSON", "[]", "{}", "[[1]]", "[[[1]], {}, {}]"])
