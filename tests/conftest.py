@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -62,6 +63,23 @@ def make(
 def options_for_tests(variant: Mapping[str, Any]) -> str:
     """Return what to leave out of the tests of a variant: those of the load test are the same in every one."""
     return "" if all(variant[feature] for feature in features()) else "--ignore=tests/test_loadtest.py"
+
+
+def docker_is_there() -> bool:
+    """Whether a Docker Engine answers."""
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def docker() -> None:
+    """Skip without a Docker Engine, or fail where CI promises one."""
+    if docker_is_there():
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail("CI needs Docker: start a Docker Engine")
+    pytest.skip("Docker is not there: the full stack was not tested")
 
 
 def clean_environment() -> dict[str, str]:

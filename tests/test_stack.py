@@ -1,6 +1,5 @@
 """The production stack of each variant in Docker, driven through its port."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -15,21 +14,7 @@ import pytest
 from tests.conftest import clean_environment, free_port, make, options_for_tests
 from tests.variants import answers_to, core_variants, name_of, render
 
-
-def docker_is_there() -> bool:
-    """Whether a Docker Engine answers."""
-    if shutil.which("docker") is None:
-        return False
-    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _docker() -> None:
-    if docker_is_there():
-        return
-    if os.environ.get("CI") == "true":
-        pytest.fail("CI needs Docker: start a Docker Engine")
-    pytest.skip("Docker is not there: the full stack was not tested")
+pytestmark = pytest.mark.usefixtures("docker")
 
 
 class Stack:

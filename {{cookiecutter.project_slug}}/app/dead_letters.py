@@ -43,19 +43,24 @@ def reason_of(message: AbstractIncomingMessage) -> str:
     return "the broker gave it up: " + str(message.headers.get("x-first-death-reason", "unknown"))
 
 
-def items_of(message: AbstractIncomingMessage) -> list[dict[str, Any]]:
-    """Return the items in a message, which is a Celery task with one argument."""
-    items: list[dict[str, Any]] = json.loads(message.body)[0][0]
-    return items
+def items_in(message: AbstractIncomingMessage) -> list[dict[str, Any]]:
+    """Return the items of a message, or its text as if it were one, where nobody can find items in it."""
+    try:
+        items = json.loads(message.body)[0][0]
+    except (ValueError, LookupError, TypeError):
+        items = None
+    if isinstance(items, list) and all(isinstance(item, dict) for item in items):
+        return items
+    return [{"body": message.body.decode(errors="replace")}]
 
 
 def in_short(item: dict[str, Any], reason: str) -> str:
     """Return a line for a person."""
-    return f"{item['id']}  {item['name']!r}  {reason}"
+    return f"{item.get('id', 'unreadable')}  {item.get('name', item.get('body'))!r}  {reason}"
 
 
 def in_full(item: dict[str, Any], reason: str) -> str:
-    """Return everything that is known as a JSON object."""
+    """Return a JSON object with everything that is known."""
     return json.dumps({**item, "reason": reason})
 
 
@@ -65,7 +70,7 @@ async def show(url: str, form: Callable[[dict[str, Any], str], str]) -> int:
     async with open_queue(url) as (_, queue):
         async for message in messages(queue):
             count += 1
-            for item in items_of(message):
+            for item in items_in(message):
                 print(form(item, reason_of(message)))
     return count
 

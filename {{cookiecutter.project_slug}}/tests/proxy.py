@@ -1,6 +1,7 @@
 """A TCP proxy that can play a dead or a frozen server, so that outages need no control over the real one."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
@@ -12,15 +13,18 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
         self._server: asyncio.Server
-        self._port = 0
+        # A bound socket that does not listen: while the proxy is stopped, nobody else gets its port.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self._port: int = self._place.getsockname()[1]
         self._flowing = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
         """Accept connections (again)."""
         self._flowing.set()
-        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self._port, reuse_port=True)
 
     async def stop(self) -> None:
         """Break all connections and refuse new ones, as a stopped server does."""
@@ -28,6 +32,12 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
         await self._server.wait_closed()
+
+    async def close(self) -> None:
+        """Stop for good."""
+        self.thaw()
+        await self.stop()
+        self._place.close()
 
     def freeze(self) -> None:
         """Keep connections open and answer nothing, as a hanging server does."""
@@ -69,6 +79,7 @@ async def proxied(url: str) -> AsyncGenerator[tuple[str, Proxy]]:
     assert parts.port
     proxy = Proxy(parts.hostname, parts.port)
     await proxy.start()
-    yield proxy.replace_address(url), proxy
-    proxy.thaw()
-    await proxy.stop()
+    try:
+        yield proxy.replace_address(url), proxy
+    finally:
+        await proxy.close()

@@ -156,8 +156,9 @@ async def test_a_caller_that_goes_away_disturbs_nobody() -> None:
     await settle()
     send.gate.set()
 
-    assert await travelling[1] == 20
-    assert await waiting[1] == 40
+    async with asyncio.timeout(1):
+        assert await travelling[1] == 20
+        assert await waiting[1] == 40
     assert send.batches == [[1, 2], [4]], "who left before the departure does not travel"
 
 

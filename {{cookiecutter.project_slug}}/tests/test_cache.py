@@ -161,6 +161,7 @@ async def test_a_stopped_redis_costs_little_and_a_missed_invalidation_is_made_up
         assert time.monotonic() - started < 0.1, "a Redis that is away is not asked"
 
         await proxy.start()
+        cache._asleep_until = 0
         assert await cache.find("page") == NOT_ASKED, "the invalidation is still owed"
 
         async def asked_again() -> bool:
@@ -238,6 +239,25 @@ async def test_reads_stay_200_while_redis_is_stopped(serve: Serve) -> None:
 
         await eventually(kept_again, within=5)
         assert len((await client.get("/items")).json()["items"]) == 10
+
+
+async def test_every_write_ends_what_is_kept(serve: Serve, redis: Redis) -> None:
+    assert redis
+    async with serve(redis_url=stack_url("REDIS_URL")) as client:
+
+        async def names() -> list[str]:
+            assert (await client.get("/items")).status_code == 200
+            kept = await client.get("/items")
+            assert kept.headers["x-cache"] == "hit"
+            return [item["name"] for item in kept.json()["items"]]
+
+        assert await names() == []
+        location = (await client.post("/items", json={"name": "new"})).headers["location"]
+        assert await names() == ["new"]
+        await client.patch(location, json={"name": "changed"})
+        assert await names() == ["changed"]
+        await client.delete(location)
+        assert await names() == []
 
 
 async def test_closing_forgets_what_is_owed(settings: Settings) -> None:

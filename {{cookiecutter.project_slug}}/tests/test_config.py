@@ -61,6 +61,18 @@ def test_the_connection_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, PRODUCTION | {"WEB_CONCURRENCY": "20", "DB_MAX_CONNECTIONS": "200"})
 
 
+def test_the_connection_budget_counts_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"API_REPLICAS": "2", "WEB_CONCURRENCY": "4", "DB_POOL_SIZE": "5", "DB_RESERVED_CONNECTIONS": "3"}
+    needed = 2 * 4 * 5 + 3
+    # {% if cookiecutter.queued_writes %}
+    settings |= {"WORKER_REPLICAS": "3", "WORKER_CONCURRENCY": "7"}
+    needed += 3 * 7
+    # {% endif %}
+    assert load(monkeypatch, PRODUCTION | settings | {"DB_MAX_CONNECTIONS": str(needed)})
+    with pytest.raises(ConfigurationError, match=f" = {needed} database connections"):
+        load(monkeypatch, PRODUCTION | settings | {"DB_MAX_CONNECTIONS": str(needed - 1)})
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "many"), ("DB_TIMEOUT", "-1"), ("LOG_LEVEL", "x")]
 )

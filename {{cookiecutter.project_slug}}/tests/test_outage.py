@@ -57,6 +57,15 @@ async def test_the_client_is_told_and_the_service_recovers(serve: Serve, postgre
         assert names[-1] == "before"
 
 
+async def test_a_trip_has_a_deadline(serve: Serve, postgresql_url: str) -> None:
+    async with proxied(postgresql_url) as (url, proxy), serve(database_url=url, db_timeout=0.2) as client:
+        assert (await client.get("/items")).status_code == 200
+        proxy.freeze()
+        started = time.monotonic()
+        assert (await client.get("/items")).status_code == 503
+        assert time.monotonic() - started < 1
+
+
 async def test_a_restart_of_the_database_costs_no_request(serve: Serve, postgresql_url: str) -> None:
     async with proxied(postgresql_url) as (url, proxy), serve(database_url=url) as client:
         await asyncio.gather(*(client.get(f"/items?limit={limit}") for limit in range(1, 6)))

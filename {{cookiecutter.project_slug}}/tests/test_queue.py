@@ -5,15 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from aio_pika import connect
+from aio_pika import Message, connect
+from billiard import pool
 from celery.exceptions import Reject
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -304,6 +306,11 @@ async def test_the_task_stores_and_sends_what_is_refused_to_the_dead_letters(
     assert await queue_sizes(broker_url) == (1, 0)
 
 
+async def put_aside(broker_url: str) -> bool:
+    """Whether one dead letter is all that the queues hold."""
+    return await queue_sizes(broker_url) == (0, 1)
+
+
 async def test_a_poison_item_in_a_batch_is_put_aside_by_a_worker(
     postgresql_url: str, broker_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -311,25 +318,41 @@ async def test_a_poison_item_in_a_batch_is_put_aside_by_a_worker(
     async with open_publisher(broker_url, deadline=5) as publisher:
         await publisher([item("before"), poison, item("after")])
 
-    async def put_aside() -> bool:
-        return await queue_sizes(broker_url) == (0, 1)
-
     with worker(postgresql_url, broker_url, tmp_path / "worker.log"):
-        await eventually(put_aside)
+        await eventually(lambda: put_aside(broker_url))
         assert await names_in(postgresql_url) == ["after", "before"]
         for _ in range(25):
             assert await dead_letters.show(broker_url, dead_letters.in_full) == 1
             # A message that was looked at is back a moment later, and must not be used up by that.
-            await eventually(put_aside)
+            await eventually(lambda: put_aside(broker_url))
         shown = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert (shown["id"], shown["name"]) == (str(poison.id), UNSTORABLE)
         assert "too long" in shown["reason"]
 
         assert await dead_letters.replay(broker_url) == 1
-        await eventually(put_aside)
+        await eventually(lambda: put_aside(broker_url))
         assert await names_in(postgresql_url) == ["after", "before"]
     assert await dead_letters.purge(broker_url) == 1
     assert await queue_sizes(broker_url) == (0, 0)
+
+
+@pytest.mark.usefixtures("started_process")
+async def test_a_task_ends_after_the_confirm_of_its_dead_letter(
+    postgresql_url: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert postgresql_url
+    rows = broker.NEW_ITEMS.dump_python([item(UNSTORABLE)], mode="json")
+    async with proxied(broker_url) as (url, proxy):
+        monkeypatch.setattr(tasks.celery.conf, "broker_url", url)
+        monkeypatch.setattr(tasks.celery.amqp, "_producer_pool", None)
+        await asyncio.to_thread(tasks.store_items, rows)
+        proxy.freeze()
+        storing = asyncio.create_task(asyncio.to_thread(tasks.store_items, rows))
+        done, _ = await asyncio.wait([storing], timeout=0.5)
+        proxy.thaw()
+        assert not done, "the broker did not confirm yet"
+        await asyncio.wait_for(storing, 5)
+    assert await queue_sizes(broker_url) == (0, 2)
 
 
 @pytest.mark.usefixtures("started_process")
@@ -345,6 +368,14 @@ async def test_a_task_that_waited_long_enough_goes_back_to_the_queue(
         with pytest.raises(Reject) as raised:
             await asyncio.to_thread(tasks.store_items, broker.NEW_ITEMS.dump_python([item()], mode="json"))
         assert raised.value.requeue  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("started_process")
+def test_a_process_soon_ends_without_a_parent_that_reads_its_results() -> None:
+    process = SimpleNamespace(on_ready_counter=SimpleNamespace(value=0))
+    started = time.monotonic()
+    assert not pool.Worker._ensure_messages_consumed(process, completed=1)
+    assert time.monotonic() - started < 4
 
 
 def test_the_worker_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,11 +395,7 @@ async def test_a_message_that_no_worker_can_read_becomes_a_dead_letter(
         async with open_publisher(broker_url, deadline=5) as publisher:
             monkeypatch.setattr(broker.NEW_ITEMS, "dump_json", lambda _: b'[{"id": "1", "name": "unreadable"}]')
             await publisher([item()])
-
-        async def dead() -> bool:
-            return await queue_sizes(broker_url) == (0, 1)
-
-        await eventually(dead)
+        await eventually(lambda: put_aside(broker_url))
     monkeypatch.setenv("BROKER_URL", broker_url)
     monkeypatch.setattr(sys, "argv", ["dead_letters", "list"])
     assert await asyncio.to_thread(dead_letters.main) == 0
@@ -376,6 +403,23 @@ async def test_a_message_that_no_worker_can_read_becomes_a_dead_letter(
     monkeypatch.setattr(sys, "argv", ["dead_letters", "purge"])
     assert await asyncio.to_thread(dead_letters.main) == 0
     assert await queue_sizes(broker_url) == (0, 0)
+
+
+@pytest.mark.parametrize("body", ["no JSON", "[]", "{}", "[[1]]", "[[[1]], {}, {}]"])
+async def test_a_dead_letter_without_items_is_shown_as_it_is(
+    broker_url: str, capsys: pytest.CaptureFixture[str], body: str
+) -> None:
+    async with await connect(broker_url) as connection:
+        channel = await connection.channel()
+        await channel.default_exchange.publish(Message(body.encode()), routing_key=broker.DEAD_LETTER_QUEUE)
+
+    async def shown(form: Callable[[dict[str, Any], str], str]) -> str:
+        assert await dead_letters.show(broker_url, form) == 1
+        await eventually(lambda: put_aside(broker_url))
+        return capsys.readouterr().out
+
+    assert f"unreadable  {body!r}  the broker gave it up" in await shown(dead_letters.in_short)
+    assert json.loads(await shown(dead_letters.in_full))["body"] == body
 
 
 def test_dead_letters_need_a_broker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
