@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,15 +54,27 @@ async def queue_sizes(url: str) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
+async def become_sizes(url: str, expected: tuple[int, int], *, within: float = 4) -> None:
+    """Wait for the sizes of the queues, and show the last ones where those do not come."""
+
+    async def seen() -> bool:
+        return await queue_sizes(url) == expected
+
+    with suppress(TimeoutError):
+        await eventually(seen, within=within)
+    assert await queue_sizes(url) == expected
+
+
 @pytest.fixture
 async def broker_url() -> str:
-    """The address of a broker with empty queues."""
+    """The address of a broker with new queues."""
     url = stack_url("BROKER_URL")
-    async with open_publisher(url, deadline=5), await connect(url) as connection:
+    async with await connect(url) as connection:
         channel = await connection.channel()
         for name in (broker.QUEUE, broker.DEAD_LETTER_QUEUE):
-            await (await channel.get_queue(name)).purge()
-    return url
+            await channel.queue_delete(name)
+    async with open_publisher(url, deadline=5):
+        return url
 
 
 @contextmanager
@@ -306,11 +318,6 @@ async def test_the_task_stores_and_sends_what_is_refused_to_the_dead_letters(
     assert await queue_sizes(broker_url) == (1, 0)
 
 
-async def put_aside(broker_url: str) -> bool:
-    """Whether one dead letter is all that the queues hold."""
-    return await queue_sizes(broker_url) == (0, 1)
-
-
 async def test_a_poison_item_in_a_batch_is_put_aside_by_a_worker(
     postgresql_url: str, broker_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -319,18 +326,18 @@ async def test_a_poison_item_in_a_batch_is_put_aside_by_a_worker(
         await publisher([item("before"), poison, item("after")])
 
     with worker(postgresql_url, broker_url, tmp_path / "worker.log"):
-        await eventually(lambda: put_aside(broker_url))
+        await become_sizes(broker_url, (0, 1), within=20)
         assert await names_in(postgresql_url) == ["after", "before"]
         for _ in range(25):
             assert await dead_letters.show(broker_url, dead_letters.in_full) == 1
             # A message that was looked at is back a moment later, and must not be used up by that.
-            await eventually(lambda: put_aside(broker_url))
+            await become_sizes(broker_url, (0, 1))
         shown = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert (shown["id"], shown["name"]) == (str(poison.id), UNSTORABLE)
         assert "too long" in shown["reason"]
 
         assert await dead_letters.replay(broker_url) == 1
-        await eventually(lambda: put_aside(broker_url))
+        await become_sizes(broker_url, (0, 1))
         assert await names_in(postgresql_url) == ["after", "before"]
     assert await dead_letters.purge(broker_url) == 1
     assert await queue_sizes(broker_url) == (0, 0)
@@ -371,10 +378,10 @@ async def test_a_task_that_waited_long_enough_goes_back_to_the_queue(
 
 
 @pytest.mark.usefixtures("started_process")
-def test_a_process_soon_ends_without_a_parent_that_reads_its_results() -> None:
+async def test_a_process_soon_ends_without_a_parent_that_reads_its_results() -> None:
     process = SimpleNamespace(on_ready_counter=SimpleNamespace(value=0))
     started = time.monotonic()
-    assert not pool.Worker._ensure_messages_consumed(process, completed=1)
+    assert not await asyncio.to_thread(pool.Worker._ensure_messages_consumed, process, completed=1)
     assert time.monotonic() - started < 4
 
 
@@ -391,11 +398,13 @@ async def test_a_message_that_no_worker_can_read_becomes_a_dead_letter(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with worker(postgresql_url, broker_url, tmp_path / "worker.log"):
+    log = tmp_path / "worker.log"
+    with worker(postgresql_url, broker_url, log):
         async with open_publisher(broker_url, deadline=5) as publisher:
             monkeypatch.setattr(broker.NEW_ITEMS, "dump_json", lambda _: b'[{"id": "1", "name": "unreadable"}]')
             await publisher([item()])
-        await eventually(lambda: put_aside(broker_url))
+        await eventually(lambda: logged(log, "raised unexpected"))
+        await become_sizes(broker_url, (0, 1))
     monkeypatch.setenv("BROKER_URL", broker_url)
     monkeypatch.setattr(sys, "argv", ["dead_letters", "list"])
     assert await asyncio.to_thread(dead_letters.main) == 0
@@ -415,7 +424,7 @@ async def test_a_dead_letter_without_items_is_shown_as_it_is(
 
     async def shown(form: Callable[[dict[str, Any], str], str]) -> str:
         assert await dead_letters.show(broker_url, form) == 1
-        await eventually(lambda: put_aside(broker_url))
+        await become_sizes(broker_url, (0, 1))
         return capsys.readouterr().out
 
     assert f"unreadable  {body!r}  the broker gave it up" in await shown(dead_letters.in_short)
@@ -460,7 +469,7 @@ async def test_a_killed_process_of_a_worker_loses_nothing(
         async with blocked_inserts(postgresql_url):
             await eventually(lambda: some_task_waits(postgresql_url))
             os.kill(await asyncio.to_thread(a_child_of, process.pid), signal.SIGKILL)
-            await eventually(lambda: asyncio.to_thread(a_lost_process_is_noticed, log))
+            await eventually(lambda: logged(log, "WorkerLostError"))
         await eventually(lambda: all_stored(postgresql_url, accepted), within=10)
 
 
@@ -489,5 +498,6 @@ def a_child_of(process: int) -> int:
     return int(child)
 
 
-def a_lost_process_is_noticed(log: Path) -> bool:
-    return "WorkerLostError" in log.read_text()
+async def logged(log: Path, words: str) -> bool:
+    """Whether a log says this."""
+    return words in await asyncio.to_thread(log.read_text)
