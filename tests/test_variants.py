@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.conftest import environment_of, free_port, make, options_for_tests
+from tests.conftest import docker_is_there, environment_of, free_port, make, options_for_tests
 from tests.variants import answers_to, features, render
 
 TOOLS = Path(sys.executable).parent
@@ -81,6 +81,8 @@ def assert_quiet(log: Path) -> None:
 
 
 def test_the_tests_of_the_variant_pass(project: Path, variant: dict[str, bool]) -> None:
+    if docker_is_there() and not all(variant.values()):
+        pytest.skip("tests/test_stack.py runs them on real servers")
     done = make(project, "test", PYTEST_ADDOPTS=options_for_tests(variant))
     assert " passed" in done.stdout
     assert " failed" not in done.stdout
