@@ -381,7 +381,8 @@ async def test_a_task_that_waited_long_enough_goes_back_to_the_queue(
 async def test_a_process_soon_ends_without_a_parent_that_reads_its_results() -> None:
     process = SimpleNamespace(on_ready_counter=SimpleNamespace(value=0))
     started = time.monotonic()
-    assert not await asyncio.to_thread(pool.Worker._ensure_messages_consumed, process, completed=1)
+    ensure_consumed = pool.Worker._ensure_messages_consumed  # type: ignore[attr-defined]
+    assert not await asyncio.to_thread(ensure_consumed, process, completed=1)
     assert time.monotonic() - started < 4
 
 

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+import uvloop
+
 from tests.drills.drill import HEADER, Outcome, drill
 from tests.drills.faults import DEPLOYS, FAULTS, together
 from tests.drills.overload import overload
@@ -37,7 +39,7 @@ def run_drill(stack: Stack, names: Sequence[str]) -> Outcome:
     """Run one drill on an empty table."""
     stack.sql("TRUNCATE items;")
     if names == [OVERLOAD]:
-        return asyncio.run(overload(stack))
+        return uvloop.run(overload(stack))
     return asyncio.run(drill(stack, "+".join(names), together([FAULTS[name] for name in names])))
 
 
