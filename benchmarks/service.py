@@ -16,6 +16,8 @@ from urllib.request import urlopen
 
 import aio_pika
 import asyncpg
+from aio_pika.abc import AbstractQueue
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent
@@ -177,12 +179,32 @@ def insert_items(rows: int) -> Sequence[str]:
     )
 
 
+@asynccontextmanager
+async def opened(queue: str) -> AsyncGenerator[AbstractQueue]:
+    """Open a queue that exists."""
+    async with await aio_pika.connect(os.environ["TEST_BROKER_URL"]) as connection:
+        channel = await connection.channel()
+        yield await channel.declare_queue(queue, passive=True)
+
+
 def purge(queue: str) -> None:
     """Drop the messages that a benchmark left in a queue."""
 
     async def drop() -> None:
-        async with await aio_pika.connect(os.environ["TEST_BROKER_URL"]) as connection:
-            channel = await connection.channel()
-            await (await channel.get_queue(queue)).purge()
+        async with opened(queue) as messages:
+            await messages.purge()
 
     asyncio.run(drop())
+
+
+def is_consumed(queue: str) -> bool:
+    """Whether a worker takes messages from a queue, which its first worker makes."""
+
+    async def count() -> int:
+        async with opened(queue) as messages:
+            return messages.declaration_result.consumer_count or 0
+
+    try:
+        return asyncio.run(count()) > 0
+    except ChannelNotFoundEntity:
+        return False
