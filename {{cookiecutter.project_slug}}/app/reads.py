@@ -1,7 +1,7 @@
 """Reads: identical concurrent GETs share one trip, and one cached answer."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
@@ -22,6 +22,8 @@ from app.pagination import Position, encode_cursor
 from app.problems import overloaded
 
 MAX_IDS = 500
+# Bytes; longer ones are nobody's page, and would fill the memory.
+LONGEST_REMEMBERED_QUERY = 256
 NOT_MODIFIED = 304
 
 # Requests with one of these may get an answer of their own; the last two announce a body.
@@ -77,7 +79,7 @@ class SharedReads:
     Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13), and say in `X-Cache` where they come from.
     """
 
-    def __init__(self, app: ASGIApp, routes: Mapping[str, Sequence[str]], *, max_waiting: int) -> None:
+    def __init__(self, app: ASGIApp, routes: Mapping[str, tuple[str, ...]], *, max_waiting: int) -> None:
         self._app = app
         self._routes = routes
         self._max_waiting = max_waiting
@@ -120,8 +122,8 @@ class SharedReads:
         query: bytes = scope["query_string"]
         if not query or not parameters:
             return path
-        given = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-        declared = urlencode([(name, given[name]) for name in parameters if name in given])
+        select = declared_parameters if len(query) > LONGEST_REMEMBERED_QUERY else remembered_parameters
+        declared = select(query, parameters)
         # The path is decoded and may hold any character, the encoded parameters hold no space.
         return f"{declared} {path}" if declared else path
 
@@ -173,6 +175,15 @@ class Render:
             self._finished = answer
         # {% endif %}
         return [Shared(answer, MISS), *[Shared(answer, SHARED)] * (len(scopes) - 1)]
+
+
+def declared_parameters(query: bytes, names: tuple[str, ...]) -> str:
+    """Return the parameters with these names in canonical form and order; of several with one name the last counts."""
+    given = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    return urlencode([(name, given[name]) for name in names if name in given])
+
+
+remembered_parameters = lru_cache(maxsize=1024)(declared_parameters)
 
 
 async def send_with_header(send: Send, header: RawHeader, message: Message) -> None:

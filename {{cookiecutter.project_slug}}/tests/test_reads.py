@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.answers import Answer
-from app.reads import SharedReads
+from app.reads import LONGEST_REMEMBERED_QUERY, SharedReads
 from tests.conftest import Serve
 from tests.waiting import settle
 
@@ -114,6 +114,7 @@ async def test_different_pages_do_not_wait_for_each_other() -> None:
     [
         ("limit=5&cursor=a", "cursor=a&limit=5", True),
         ("limit=5", "limit=5&utm_source=x", True),
+        ("limit=5", f"limit=5&utm_source={'x' * LONGEST_REMEMBERED_QUERY}", True),
         ("limit=%35", "limit=5", True),
         ("limit=1&limit=5", "limit=5", True),
         ("limit=5", "limit=6", False),
