@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks import load, machine, quick, service, stages
 from benchmarks.cases import PAGES, Case, all_cases
 from benchmarks.load import Report
+from benchmarks.results import milliseconds
 from benchmarks.service import PLACE, Contender
 from benchmarks.stages import CACHED, QUEUED, ROUNDS, SECONDS, Load, Stage, get, post
 
@@ -85,7 +86,7 @@ def print_table(measured: Sequence[Case], rounds: Sequence[Mapping[str, Report]]
         reports = [reports[case.name] for reports in rounds]
         rate = statistics.median(report.per_second for report in reports)
         columns = ([getattr(report, name) for report in reports] for name in ("p50", "p99", "slowest"))
-        latencies = "".join(f"{quick.milliseconds(column):>10}" for column in columns)
+        latencies = "".join(f"{milliseconds(column):>10}" for column in columns)
         errors = sum(report.errors for report in reports)
         print(f"{case.workload:<46}{case.contender.name:<28}{rate:>12,.0f}{latencies}{errors:>8}")
 

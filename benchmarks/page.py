@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
-from benchmarks.results import CONNECTIONS, Case, Results, median
+from benchmarks.results import CONNECTIONS, Case, Results, median, milliseconds
 
 SECTIONS = {
     "The list": ("list, 100 connections", "list, any of 1,000 pages", "list, If-None-Match"),
@@ -88,7 +88,7 @@ def table(results: Results, workloads: Sequence[str]) -> Iterator[str]:
 def row(case: Case, share: float) -> str:
     """Return the row of a case."""
     rates = sorted(one["per_second"] for one in case["rounds"])
-    latencies = [milliseconds(case, column) for column in ("p50", "p99", "slowest")]
+    latencies = [milliseconds([one[column] for one in case["rounds"]]) for column in ("p50", "p99", "slowest")]
     errors = sum(one["errors"] for one in case["rounds"])
     cells = [
         case["workload"],
@@ -100,13 +100,6 @@ def row(case: Case, share: float) -> str:
         f"{errors}",
     ]
     return f"| {' | '.join(cells)} |\n"
-
-
-def milliseconds(case: Case, column: str) -> str:
-    """Return the median of a latency, and nothing where there is none."""
-    if case["rounds"][0][column] is None:
-        return ""
-    return f"{median(case, column) * 1000:.2f}"
 
 
 if __name__ == "__main__":

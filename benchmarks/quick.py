@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from benchmarks import load, stages
 from benchmarks.load import Report
+from benchmarks.results import milliseconds
 from benchmarks.service import PLACE
 from benchmarks.stages import (
     BARE,
@@ -128,12 +129,6 @@ def table_of_measures(rounds: Sequence[Reports]) -> Iterator[str]:
         latencies = [milliseconds([report.p50 for report in reports]), milliseconds([report.p99 for report in reports])]
         errors = sum(report.errors for report in reports)
         yield f"{name:<40}{rate:>12,.0f}{latencies[0]:>9}{latencies[1]:>9}{errors:>8}"
-
-
-def milliseconds(latencies: Sequence[float | None]) -> str:
-    """Return the median of latencies for a table."""
-    known = [latency for latency in latencies if latency is not None]
-    return f"{statistics.median(known) * 1000:.2f}" if known else ""
 
 
 def table_of_ratios(rounds: Sequence[Reports]) -> tuple[list[str], int]:

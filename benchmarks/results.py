@@ -1,6 +1,7 @@
 """The results of the benchmarks as they are in JSON."""
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 # How many the loads against connections use.
@@ -20,3 +21,9 @@ def find(results: Results, workload: str, contender: str) -> Case:
 def median(case: Case, column: str) -> float:
     """Return the median of a column over the rounds."""
     return float(statistics.median(one[column] for one in case["rounds"]))
+
+
+def milliseconds(latencies: Sequence[float | None]) -> str:
+    """Return the median of latencies in seconds for a table, and nothing where there is none."""
+    known = [latency for latency in latencies if latency is not None]
+    return f"{statistics.median(known) * 1000:.2f}" if known else ""

@@ -1,7 +1,8 @@
 """Drills: break parts of the stack under load, and count what was accepted, stored, lost and doubled.
 
 Runs on a compose project of its own and removes it at the end. Exits non-zero when an accepted item is lost or doubled,
-when the service does not recover in time, or when clients see more of a fault than README.md says.
+when the service does not recover in time, or when clients see more of a fault than README.md says. What a busy machine
+can cause by itself, such as a slow recovery, counts when it happens twice in a row.
 """
 
 import argparse
@@ -35,12 +36,17 @@ def chosen(arguments: argparse.Namespace) -> Iterator[Sequence[str]]:
         yield [first, second] if apart and random.random() < 0.5 else [first]
 
 
-def run_drill(stack: Stack, names: Sequence[str]) -> Outcome:
-    """Run one drill on an empty table."""
+def run_drill(stack: Stack, names: Sequence[str], report: TextIO) -> Outcome:
+    """Run one drill on an empty table, and say what it counted and what must not be."""
     stack.sql("TRUNCATE items;")
     if names == [OVERLOAD]:
-        return uvloop.run(overload(stack))
-    return asyncio.run(drill(stack, "+".join(names), together([FAULTS[name] for name in names])))
+        outcome = uvloop.run(overload(stack))
+    else:
+        outcome = asyncio.run(drill(stack, "+".join(names), together([FAULTS[name] for name in names])))
+    say(report, f"{'+'.join(names):<31}{outcome.counts}  {outcome.details}")
+    for sentence in (*outcome.wrong, *outcome.slow):
+        say(report, f"  FAILED: {sentence}")
+    return outcome
 
 
 def run_drills(stack: Stack, arguments: argparse.Namespace, report: TextIO) -> int:
@@ -48,11 +54,11 @@ def run_drills(stack: Stack, arguments: argparse.Namespace, report: TextIO) -> i
     failed = 0
     say(report, f"seed {arguments.seed}\n{HEADER}")
     for names in chosen(arguments):
-        outcome = run_drill(stack, names)
-        say(report, f"{'+'.join(names):<31}{outcome.counts}  {outcome.details}")
-        for sentence in outcome.wrong:
-            say(report, f"  FAILED: {sentence}")
-        failed += bool(outcome.wrong)
+        outcome = run_drill(stack, names, report)
+        if outcome.slow and not outcome.wrong:
+            say(report, "  once more, because a busy machine can look like this:")
+            outcome = run_drill(stack, names, report)
+        failed += bool(outcome.wrong or outcome.slow)
     return failed
 
 

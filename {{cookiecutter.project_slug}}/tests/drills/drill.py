@@ -4,11 +4,11 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tests.drills.client import Connection
-from tests.drills.faults import BROKEN, Fault
+from tests.drills.faults import BROKEN, UNAVAILABLE, Fault
 from tests.drills.flood import percentile
 from tests.drills.load import BROKEN_WHEN_KEPT, TIMEOUT, Load, items_in
 from tests.drills.stack import LONGEST_KEPT, WORKERS, Stack, connection_budget
@@ -26,11 +26,20 @@ SECONDS_AFTER = 0.7
 
 
 class Outcome(NamedTuple):
-    """What a drill counted. `wrong` holds a sentence for each thing that must not be."""
+    """What a drill counted. `wrong` holds a sentence for each thing that must not be.
+
+    `slow` holds those that a machine with too much to do can cause by itself.
+    """
 
     counts: str
     details: str
     wrong: list[str]
+    slow: list[str]
+
+
+def sentences(verdicts: Mapping[str, bool]) -> list[str]:
+    """Return the sentences that hold."""
+    return [sentence for sentence, holds in verdicts.items() if holds]
 
 
 HEADER = (
@@ -92,15 +101,20 @@ def judge(
     # On a machine that is busy enough, Redis is away for a moment by itself.
     oldest_allowed = LONGEST_KEPT if "redis" in fault.parts else MAKING_UP
     # {% endif %}
-    verdicts = {
+    unexpected = {failure: count for failure, count in load.failures.items() if failure not in allowed}
+    refused = unexpected.pop(UNAVAILABLE, 0)
+    wrong = {
         f"{lost} accepted items are lost": lost > 0,
         f"{doubled} items are doubled": doubled > 0,
+        f"a list was {oldest:.1f} s old": oldest > oldest_allowed,
+        f"{stack.most_connections} database connections": stack.most_connections > budget,
+        **{f"{count} requests ended in {failure}": True for failure, count in unexpected.items()},
+    }
+    slow = {
+        f"{refused} requests ended in {UNAVAILABLE}": refused > 0,
         f"requests failed until {recovery:.1f} s after the repair": recovery > RECOVERY_LIMIT,
         f"it took {load.slowest_unavailable:.1f} s to answer 503": "db" in fault.parts
         and load.slowest_unavailable > UNAVAILABLE_LIMIT,
-        f"a list was {oldest:.1f} s old": oldest > oldest_allowed,
-        f"{stack.most_connections} database connections": stack.most_connections > budget,
-        **{f"{count} requests ended in {failure}": failure not in allowed for failure, count in load.failures.items()},
     }
     during = [seconds for started, seconds in load.posts if struck <= started <= repaired]
     counts = (
@@ -114,7 +128,7 @@ def judge(
     details = ", ".join(f"{answer} x {count}" for answer, count in sorted(answers.items()))
     if oldest:
         details += f", oldest list {oldest:.1f} s"
-    return Outcome(counts, details, [sentence for sentence, wrong in verdicts.items() if wrong])
+    return Outcome(counts, details, sentences(wrong), sentences(slow))
 
 
 async def come_to_rest(stack: Stack, load: Load) -> Sequence[str]:

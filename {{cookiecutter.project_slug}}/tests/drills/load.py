@@ -45,15 +45,16 @@ class Load:
         self.last_failure = 0.0
 
     async def run(self, name: str) -> None:
-        """Send until it is told to stop, and show how it goes."""
+        """Send until it is told to stop, and show on a terminal how it goes."""
         async with asyncio.TaskGroup() as clients:
             for number in range(CLIENTS):
                 clients.create_task(self._be_a_client(keyed=number % 2 == 0, keeps=number % 4 < 3))
             while not self._stopping:
                 await asyncio.sleep(0.2)
                 self.seconds = time.monotonic() - self.started
-                line = f"{name}: {self.seconds:.0f} s, {len(self.accepted)} accepted"
-                print(f"{line:<79}", end="\r", file=sys.stderr, flush=True)
+                if sys.stderr.isatty():
+                    line = f"{name}: {self.seconds:.0f} s, {len(self.accepted)} accepted"
+                    print(f"{line:<79}", end="\r", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         """Let the clients end after the request that they wait for."""
