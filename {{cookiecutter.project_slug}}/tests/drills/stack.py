@@ -80,8 +80,10 @@ class Stack:
         self.locate()
 
     def locate(self) -> None:
-        """Find the address of the API's container, which a new container may change."""
+        """Find the address of the API's container, which a new container may change, unless it is away."""
         container = self.compose("ps", "--quiet", "api").strip()
+        if not container:
+            return
         inspected = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=True).stdout
         (network,) = json.loads(inspected)[0]["NetworkSettings"]["Networks"].values()
         with suppress(OSError), socket.create_connection((network["IPAddress"], PORT), timeout=1):
