@@ -27,6 +27,8 @@ WORKER_CONCURRENCY = 2
 PORT = 8000
 # Seconds that a container has to end, of the 35 and 60 after which Docker kills it.
 STOP_LIMIT = 15.0
+# Seconds in which a service starts processes in the places of those that were killed.
+REPLACED_WITHIN = 10.0
 CONNECTIONS = """
     SELECT count(*) FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND datname = current_database() AND application_name <> 'psql';
@@ -108,17 +110,25 @@ class Stack:
         return self.compose(*psql(), text=statement).splitlines()
 
     def processes(self, service: str, pattern: str) -> list[str]:
-        """Return the ids of the processes that the service of a container started; their command matches."""
+        """Return the ids of the processes that the service of a container started; their command matches.
+
+        Where all of them were killed a moment ago, this waits for those that take their places.
+        """
         script = (
             "for process in /proc/[0-9]*; do "
             f'tr "\\0" " " < $process/cmdline 2>/dev/null | grep -q "{pattern}" '
             "&& echo ${process#/proc/} $(sed -n s/^PPid:.//p $process/status); done; true"
         )
-        parents = dict(line.split() for line in self.compose("exec", "-T", service, "sh", "-c", script).splitlines())
-        found = [process for process, parent in parents.items() if parents.get(parent) == "1"]
-        if not found:
-            sys.exit(f"{service} has no process like '{pattern}'")
-        return found
+        deadline = time.monotonic() + REPLACED_WITHIN
+        while time.monotonic() < deadline:
+            lines = self.compose("exec", "-T", service, "sh", "-c", script).splitlines()
+            # A process that ends while it is looked at has no parent any more.
+            parents = dict(pair for pair in map(str.split, lines) if len(pair) == 2)
+            found = [process for process, parent in parents.items() if parents.get(parent) == "1"]
+            if found:
+                return found
+            time.sleep(0.1)
+        sys.exit(f"{service} has no process like '{pattern}'")
 
     def signal_process(self, signal: str, service: str, pattern: str) -> str:
         """Send a signal to one process of a container, drawn by chance, and return its id."""
