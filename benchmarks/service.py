@@ -105,6 +105,14 @@ def working(contender: Contender) -> AbstractContextManager[subprocess.Popen[byt
     return running(["celery", *contender.worker, "--without-gossip", "--without-mingle"], contender)
 
 
+@contextmanager
+def consuming(contender: Contender) -> Iterator[None]:
+    """Run the Celery worker of a contender, from the moment when it takes messages until the end of the block."""
+    with working(contender):
+        wait_until(lambda: is_consumed(contender.queue), f"the worker of {contender.name}")
+        yield
+
+
 def answers(url: str) -> bool:
     """Whether a URL answers."""
     try:

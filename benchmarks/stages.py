@@ -227,9 +227,7 @@ def perform(stage: Stage, server: Server, progress: str) -> dict[str, Report]:
     if contender.database == "writes":
         service.empty_writes()
     reports: dict[str, Report] = {}
-    with service.working(contender) if stage.with_worker else nullcontext():
-        if stage.with_worker:
-            service.wait_until(lambda: service.is_consumed(contender.queue), f"the worker of {contender.name}")
+    with service.consuming(contender) if stage.with_worker else nullcontext():
         for name, send in stage.loads.items():
             say(f"{progress}: {name}")
             reports[name] = send(server)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.variants import core_variants, features, name_of, render
+from tests.variants import core_variants, is_fullest, name_of, render
 
 type Make = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -62,7 +62,7 @@ def make(
 
 def options_for_tests(variant: Mapping[str, Any]) -> str:
     """Return what to leave out of the tests of a variant: those of the load test are the same in every one."""
-    return "" if all(variant[feature] for feature in features()) else "--ignore=tests/test_loadtest.py"
+    return "" if is_fullest(variant) else "--ignore=tests/test_loadtest.py"
 
 
 def docker_is_there() -> bool:

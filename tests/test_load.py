@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import environment_of, make
 from tests.test_variants import serving
-from tests.variants import features
+from tests.variants import is_fullest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (390, 1280)
@@ -23,7 +23,7 @@ NO_ORIGIN = "not an origin"
 @pytest.fixture(scope="module")
 def report(project: Path, variant: dict[str, bool], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page after two runs against the service on SQLite."""
-    if len(features()) != sum(variant.values()):
+    if not is_fullest(variant):
         pytest.skip("the load test is the same in every variant")
     place = tmp_path_factory.mktemp("load")
     settings = {"DATABASE_URL": f"sqlite+aiosqlite:///{place / 'items.db'}", "WEB_CONCURRENCY": 1}

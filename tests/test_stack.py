@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.conftest import clean_environment, free_port, make, options_for_tests
-from tests.variants import answers_to, core_variants, features, name_of, render
+from tests.variants import answers_to, core_variants, is_fullest, name_of, render
 
 pytestmark = pytest.mark.usefixtures("docker")
 
@@ -92,11 +92,6 @@ def eventually(condition: Any, *, within: float = 15) -> Any:
             return result
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.1)
-
-
-def is_fullest(answers: dict[str, Any]) -> bool:
-    """Whether a variant has every feature."""
-    return all(answers[feature] for feature in features())
 
 
 def create(stack: Stack, **headers: str) -> httpx2.Response:

@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from tests.conftest import docker_is_there, environment_of, free_port, make, options_for_tests
-from tests.variants import answers_to, features, render
+from tests.variants import answers_to, is_fullest, render
 
 TOOLS = Path(sys.executable).parent
 ORIGINAL_COMMAND = "gunicorn app.main:app -k uvicorn.workers.UvicornWorker --bind 0.0.0.0:8000 --workers 4 --threads 2"
@@ -81,7 +81,7 @@ def assert_quiet(log: Path) -> None:
 
 
 def test_the_tests_of_the_variant_pass(project: Path, variant: dict[str, bool]) -> None:
-    if docker_is_there() and not all(variant.values()):
+    if docker_is_there() and not is_fullest(variant):
         pytest.skip("tests/test_stack.py runs them on real servers")
     done = make(project, "test", PYTEST_ADDOPTS=options_for_tests(variant))
     assert " passed" in done.stdout
@@ -184,9 +184,9 @@ def made_to_serve(directory: Path, log: Path, *arguments: str) -> Iterator[httpx
             process.wait(40)
 
 
-def test_a_fresh_checkout_runs_with_one_command(project: Path, tmp_path: Path) -> None:
+def test_a_fresh_checkout_runs_with_one_command(project: Path, variant: dict[str, bool], tmp_path: Path) -> None:
     """`make run` makes its .venv, migrates and serves; the rest of the tests use what is installed already."""
-    if len(features()) != sum(variant_of(project).values()):
+    if not is_fullest(variant):
         pytest.skip("the Makefile is the same in every variant")
     fresh = tmp_path / project.name
     subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
@@ -198,10 +198,6 @@ def test_a_fresh_checkout_runs_with_one_command(project: Path, tmp_path: Path) -
         drive(client)
     assert (fresh / ".env").stat().st_mode & 0o777 == 0o600
     assert "PASSWORD=\n" not in (fresh / ".env").read_text()
-
-
-def variant_of(project: Path) -> dict[str, bool]:
-    return {"caching": (project / "app/cache.py").exists(), "queued_writes": (project / "app/tasks.py").exists()}
 
 
 def test_a_port_in_use_is_named(project: Path) -> None:

@@ -54,6 +54,11 @@ def core_variants() -> list[dict[str, bool]]:
     return [dict(zip(features(), answers, strict=True)) for answers in switches]
 
 
+def is_fullest(answers: Answers) -> bool:
+    """Whether a variant has every feature."""
+    return all(answers[feature] for feature in features())
+
+
 def name_of(answers: Answers) -> str:
     """Return a short name for a test's id."""
     return "+".join(name for name, answer in answers.items() if answer is True) or "plain"

@@ -305,17 +305,18 @@ async def test_the_task_stores_and_sends_what_is_refused_to_the_dead_letters(
     postgresql_url: str, broker_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tasks.celery.conf, "broker_url", broker_url)
-    rows = broker.NEW_ITEMS.dump_python([item("good"), item(UNSTORABLE)], mode="json")
+    rows = broker.NEW_ITEMS.dump_python([item("good"), item(UNSTORABLE), item("\0")], mode="json")
     await asyncio.to_thread(tasks.store_items, rows)
     assert await names_in(postgresql_url) == ["good"]
-    assert await queue_sizes(broker_url) == (0, 1)
+    assert await queue_sizes(broker_url) == (0, 2)
 
-    assert await dead_letters.show(broker_url, dead_letters.in_short) == 1
+    assert await dead_letters.show(broker_url, dead_letters.in_short) == 2
     listed = capsys.readouterr().out
     assert UNSTORABLE in listed
     assert "too long" in listed
-    assert await dead_letters.replay(broker_url) == 1
-    assert await queue_sizes(broker_url) == (1, 0)
+    assert "invalid byte sequence" in listed
+    assert await dead_letters.replay(broker_url) == 2
+    assert await queue_sizes(broker_url) == (2, 0)
 
 
 async def test_a_poison_item_in_a_batch_is_put_aside_by_a_worker(

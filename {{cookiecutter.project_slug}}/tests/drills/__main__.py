@@ -44,8 +44,10 @@ def run_drill(stack: Stack, names: Sequence[str], report: TextIO) -> Outcome:
     else:
         outcome = asyncio.run(drill(stack, "+".join(names), together([FAULTS[name] for name in names])))
     say(report, f"{'+'.join(names):<31}{outcome.counts}  {outcome.details}")
-    for sentence in (*outcome.wrong, *outcome.slow):
+    for sentence in outcome.wrong:
         say(report, f"  FAILED: {sentence}")
+    for sentence in outcome.slow:
+        say(report, f"  SLOW: {sentence}")
     return outcome
 
 
