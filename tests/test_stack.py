@@ -52,6 +52,10 @@ class Stack:
         psql = ["exec", "-T", "db", "psql", "-U", "postgres", "-d", "db"]
         return self.compose(*psql, "--tuples-only", "--no-align", text=statement).strip()
 
+    def remove(self) -> None:
+        """Remove all containers with their data and their image."""
+        self.compose("down", "-v", "--remove-orphans", "--rmi", "local", "--timeout", "10")
+
     def logs(self, *services: str) -> str:
         """Return the logs."""
         return self.compose("logs", "--no-color", *services)
@@ -75,11 +79,14 @@ def stack(answers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     slug = f"stack-{name_of(answers).replace('+', '-').replace('_', '-')}"
     project = render(tmp_path_factory.mktemp("stack"), project_slug=slug, workers="2", **answers)
     stack = Stack(project, free_port())
+    # A run that was killed leaves containers and a database with another password.
+    stack.remove()
     try:
-        stack.compose("up", "--build", "--detach", "--wait", timeout=300)
+        started = stack.run(["docker", "compose", "up", "--build", "--detach", "--wait"], timeout=300)
+        assert started.returncode == 0, started.stdout + stack.logs()
         yield stack
     finally:
-        stack.compose("down", "-v", "--rmi", "local", "--timeout", "10")
+        stack.remove()
         stack.client.close()
 
 

@@ -6,6 +6,7 @@ import sys
 
 from alembic import context
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from app.config import ConfigurationError, load_settings
 from app.db import create_engine
@@ -31,10 +32,18 @@ def migrate(connection: Connection) -> None:
 async def main() -> None:
     """Connect and migrate."""
     engine = create_engine(load_settings(), pool_size=1)
-    async with engine.connect() as connection:
+    try:
+        connection = await engine.connect()
+    except DBAPIError as error:
+        sys.exit(f"No migration, the server of DATABASE_URL refused the connection: {error.orig}.")
+    except OSError as error:
+        sys.exit(f"No migration, the server of DATABASE_URL does not answer: {error!r}.")
+    try:
         await connection.run_sync(migrate)
         await connection.commit()
-    await engine.dispose()
+    finally:
+        await connection.close()
+        await engine.dispose()
 
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

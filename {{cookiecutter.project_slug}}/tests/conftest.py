@@ -3,8 +3,9 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import alembic.config
 import httpx2
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from app.config import Settings
 from app.main import create_app
 from app.models import Item
+from app.server import Connection, GracefulServer
 from tests.waiting import eventually
 
 PROJECT = Path(__file__).parent.parent
@@ -99,8 +101,15 @@ def serve(database_url: str) -> Serve:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncGenerator[httpx2.AsyncClient]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(settings), lifespan="on", log_config=None, timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
+    config = uvicorn.Config(
+        create_app(settings),
+        http=cast(type[Connection], partial(Connection, limit=settings.limit_concurrency)),
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = GracefulServer(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
 
     async def started() -> bool:

@@ -1,10 +1,12 @@
 import asyncio
 import os
+import socket
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, make_url, select, text
 
 from app.models import Item
 from tests.conftest import in_database, migrate
@@ -27,6 +29,19 @@ async def test_models_and_migrations_agree_and_every_step_can_be_undone(empty_da
         empty_database_url, lambda connection: connection.scalar(select(func.count()).select_from(Item))
     )
     assert count == 0
+
+
+def test_a_server_that_is_away_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(SystemExit, match="the server of DATABASE_URL does not answer: ConnectionRefusedError"):
+        migrate(f"postgresql://app@127.0.0.1:{port}/db", "upgrade", "head")
+
+
+def test_a_wrong_password_is_named(postgresql_url: str) -> None:
+    url = make_url(postgresql_url).set(password=uuid4().hex).render_as_string(hide_password=False)
+    with pytest.raises(SystemExit, match=r"refused the connection: .*password authentication failed"):
+        migrate(url, "upgrade", "head")
 
 
 @pytest.mark.usefixtures("postgresql_url")

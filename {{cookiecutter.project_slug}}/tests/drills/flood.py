@@ -12,7 +12,7 @@ TICK = 0.01
 GOOD = (200, 201, 202)
 REFUSED = 503
 REFUSAL = b"Too many requests"
-OPENED_AT_ONCE = 100
+OPENED_AT_ONCE = 50
 
 
 class Flood:

@@ -1,0 +1,99 @@
+"""The HTTP server of a worker: it refuses before a refusal costs anything, and ends without losing a request."""
+
+import asyncio
+from contextlib import suppress
+from functools import cache, partial
+from http import HTTPStatus
+from socket import socket
+from typing import Any
+
+from uvicorn import Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.health import LIVEZ
+from app.problems import overloaded
+
+# Seconds in which a stopping worker still answers on connections that carry no request at the moment.
+LINGER = 1.0
+CONNECTION_CLOSE = (b"connection", b"close")
+PROBE = LIVEZ.encode()
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of a worker that serves at most `limit` requests at a time.
+
+    The next request gets the answer of `Admission`, without the scope, the task and the messages that the application
+    would need to give it: under overload the worker spends its time on refusals, and here they cost less than half.
+    What is not the usual case, such as the first request of a connection, is left to the application.
+
+    A stopping worker ends a connection after an answer, because a request may be on its way already. Every answer says
+    from then on that it is the last one (RFC 9112, section 9.6), so that no client sends another request into a
+    connection that is about to close.
+    """
+
+    def __init__(self, *arguments: Any, limit: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._limit = limit
+
+    def on_headers_complete(self) -> None:
+        """Refuse a request, or let the application have it."""
+        if len(self.tasks) < self._limit or not self._may_refuse():
+            super().on_headers_complete()
+            return
+        fields = [b"%s: %s\r\n" % field for field in self.server_state.default_headers]
+        self.transport.write(b"".join(fields).join(refusal()))
+        self.on_response_complete()
+
+    def shutdown(self) -> None:
+        """Give the client time for a last request."""
+        last_answer_headers = self.server_state.default_headers
+        if CONNECTION_CLOSE not in last_answer_headers:
+            last_answer_headers.append(CONNECTION_CLOSE)
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+        self.loop.call_later(LINGER, super().shutdown)
+
+    def _may_refuse(self) -> bool:
+        """Tell whether the bytes of the refusal are all there is to do.
+
+        A request that was answered before on the connection makes the server skip the body of this one, too.
+        """
+        return (
+            self.cycle is not None
+            and self.cycle.response_complete
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.get_method() != b"HEAD"
+            and self.parser.should_keep_alive()
+            and not self.url.startswith(PROBE)
+            and not self.flow.write_paused
+            and not self.access_log
+        )
+
+
+@cache
+def refusal() -> tuple[bytes, bytes]:
+    """Return the bytes of a refusal before and after the fields that the server adds."""
+    response = overloaded()
+    status = HTTPStatus(response.status_code)
+    fields = [b"%s: %s\r\n" % field for field in response.raw_headers]
+    return f"HTTP/1.1 {status} {status.phrase}\r\n".encode(), b"".join([*fields, b"\r\n", bytes(response.body)])
+
+
+class GracefulServer(Server):
+    """A server that accepts what waits in the queue of a listening socket before it closes that."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop accepting, answer what was accepted, and end."""
+        loop = asyncio.get_running_loop()
+        connection = partial(
+            self.config.http_protocol_class,
+            config=self.config,  # type: ignore[call-arg]
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for listener in sockets or ():
+            with suppress(BlockingIOError):
+                while True:
+                    accepted, _ = listener.accept()
+                    await loop.connect_accepted_socket(connection, accepted)
+        await super().shutdown(sockets)

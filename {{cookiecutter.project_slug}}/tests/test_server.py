@@ -1,0 +1,123 @@
+"""The server refuses what is too much in the words of the application, without asking it, and answers in order."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+import httpx2
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from app.admission import Admission
+from tests.conftest import Serve
+from tests.waiting import eventually
+
+GET = b"GET /items HTTP/1.1\r\nHost: x\r\n\r\n"
+POST_HEAD = b"POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
+POST_BODY = b'{"name":"x"}'
+# Far more answers than the buffers of the system hold.
+MOST_UNREAD = 200_000
+
+
+class Client:
+    """A connection on which a test writes and reads bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, request: bytes) -> tuple[bytes, bytes]:
+        """Send a request and return the head, without its date, and the body of the next answer."""
+        self.writer.write(request)
+        lines = (await self.reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+        (length,) = [int(line.split(b": ")[1]) for line in lines if line.startswith(b"content-length: ")]
+        body = b"" if request.startswith(b"HEAD") else await self.reader.readexactly(length)
+        return b"\r\n".join(line for line in lines if not line.startswith(b"date: ")), body
+
+
+@asynccontextmanager
+async def connected(to: httpx2.AsyncClient) -> AsyncGenerator[Client]:
+    reader, writer = await asyncio.open_connection(to.base_url.host, to.base_url.port)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def full_service(serve: Serve) -> AsyncGenerator[tuple[Client, Client]]:
+    """Yield a connection whose request waits for its body in the only place there is, and another one."""
+    async with serve(limit_concurrency=1) as client, connected(client) as inside, connected(client) as outside:
+        inside.writer.write(POST_HEAD)
+
+        async def full() -> bool:
+            head, _ = await outside.send(GET)
+            return b" 503 " in head
+
+        await eventually(full)
+        yield inside, outside
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
+    """The requests that reach the application."""
+    scopes: list[Scope] = []
+    serve = Admission.__call__
+
+    async def call(self: Admission, scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await serve(self, scope, receive, send)
+
+    monkeypatch.setattr(Admission, "__call__", call)
+    return scopes
+
+
+async def test_a_refusal_of_the_server_is_that_of_the_application(serve: Serve, asked: list[Scope]) -> None:
+    async with full_service(serve) as (_, outside):
+        by_server = await outside.send(GET)
+        assert await outside.send(POST_HEAD + POST_BODY) == by_server
+        asked.clear()
+        assert await outside.send(GET) == by_server
+        assert not asked
+        by_application = await outside.send(GET.replace(b"GET", b"HEAD"))
+        assert by_application == (by_server[0], b"")
+        assert len(asked) == 1
+
+
+async def test_what_is_refused_leaves_the_connection_as_it_was(serve: Serve) -> None:
+    async with full_service(serve) as (inside, outside):
+        outside.writer.write(POST_HEAD)
+        assert b" 503 " in (await outside.send(POST_BODY))[0]
+        assert b" 200 " in (await outside.send(GET.replace(b"/items", b"/livez")))[0]
+        assert b" 201 " in (await inside.send(POST_BODY))[0]
+        assert b" 200 " in (await outside.send(GET))[0]
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET /items HTTP/1.1\r\nConnection: close", b"GET /items HTTP/1.0\r\nConnection: keep-alive"]
+)
+async def test_the_last_request_of_a_connection_ends_it(serve: Serve, line: bytes) -> None:
+    async with full_service(serve) as (_, outside):
+        head, _ = await outside.send(line + b"\r\nHost: x\r\n\r\n")
+        assert b" 503 " in head
+        assert b"\r\nconnection: close\r\n" in head
+        assert await outside.reader.read() == b""
+
+
+async def test_answers_keep_the_order_of_the_requests(serve: Serve) -> None:
+    async with full_service(serve) as (inside, _):
+        assert b" 201 " in (await inside.send(POST_BODY + GET))[0]
+        assert b" 200 " in (await inside.send(b""))[0]
+
+
+async def test_a_client_that_does_not_read_waits_for_the_application(serve: Serve, asked: list[Scope]) -> None:
+    async with full_service(serve) as (_, outside):
+        asked.clear()
+        for _ in range(MOST_UNREAD // 1000):
+            outside.writer.write(GET * 1000)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await outside.writer.drain()
+            if asked:
+                break
+        assert asked
