@@ -177,6 +177,22 @@ MUTATIONS = [
         "TimeoutError",
     ),
     Mutation(
+        "a refusal keeps the order of the answers",
+        "app/server.py",
+        "            and self.cycle.response_complete\n",
+        "",
+        "test_server.py::test_answers_keep_the_order_of_the_requests",
+        "assert b' 201 ' in b'HTTP/1.1 503",
+    ),
+    Mutation(
+        "a connection that is in use stays open",
+        "app/server.py",
+        "        elif idle >= 0:\n            self._look_again_after(self.timeout_keep_alive - idle)\n",
+        "        elif idle >= 0:\n            self.transport.close()\n",
+        "test_server.py::test_a_connection_ends_when_it_was_idle_and_not_before",
+        "assert 0.9 < ",
+    ),
+    Mutation(
         "an idempotency key means one request",
         "app/crud.py",
         "    if stored.fingerprint != item.fingerprint:\n",

@@ -1,6 +1,7 @@
 """The HTTP server of a worker: it refuses before a refusal costs anything, and ends without losing a request."""
 
 import asyncio
+import math
 from contextlib import suppress
 from functools import cache, partial
 from http import HTTPStatus
@@ -26,6 +27,9 @@ class Connection(HttpToolsProtocol):
     would need to give it: under overload the worker spends its time on refusals, and here they cost less than half.
     What is not the usual case, such as the first request of a connection, is left to the application.
 
+    The timeout of an idle connection is one timer that looks, when it ends, at what happened meanwhile. A timer for
+    each answer, which the next request cancels, costs a quarter of a refusal.
+
     A stopping worker ends a connection after an answer, because a request may be on its way already. Every answer says
     from then on that it is the last one (RFC 9112, section 9.6), so that no client sends another request into a
     connection that is about to close.
@@ -34,6 +38,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, limit: int, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._limit = limit
+        self._idle_since = math.inf
 
     def on_headers_complete(self) -> None:
         """Refuse a request, or let the application have it."""
@@ -44,6 +49,34 @@ class Connection(HttpToolsProtocol):
         self.transport.write(b"".join(fields).join(refusal()))
         self.on_response_complete()
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request that is here already, or wait for one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again_after(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End the connection if it was idle all the time."""
+        self.timeout_keep_alive_task = None
+        idle = self.loop.time() - self._idle_since
+        if idle >= self.timeout_keep_alive:
+            super().timeout_keep_alive_handler()
+        elif idle >= 0:
+            self._look_again_after(self.timeout_keep_alive - idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+        super().connection_lost(exc)
+
     def shutdown(self) -> None:
         """Give the client time for a last request."""
         last_answer_headers = self.server_state.default_headers
@@ -52,6 +85,12 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
         self.loop.call_later(LINGER, super().shutdown)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = math.inf
+
+    def _look_again_after(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _may_refuse(self) -> bool:
         """Tell whether the bytes of the refusal are all there is to do.

@@ -91,15 +91,15 @@ def postgresql_url(database_url: str) -> str:
 def serve(database_url: str) -> Serve:
     """Start the service in this process, on a free port, and stop it at the end of the block."""
 
-    def start(**settings: Any) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
+    def start(*, keep_alive: int = 5, **settings: Any) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
         defaults: dict[str, Any] = {"database_url": database_url, "web_concurrency": 1, "log_level": "warning"}
-        return running(Settings(_env_file=None, **(defaults | settings)))
+        return running(Settings(_env_file=None, **(defaults | settings)), keep_alive)
 
     return start
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncGenerator[httpx2.AsyncClient]:
+async def running(settings: Settings, keep_alive: int) -> AsyncGenerator[httpx2.AsyncClient]:
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         create_app(settings),
@@ -108,6 +108,7 @@ async def running(settings: Settings) -> AsyncGenerator[httpx2.AsyncClient]:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=keep_alive,
     )
     server = GracefulServer(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -38,10 +38,10 @@ def test_a_server_that_is_away_is_named() -> None:
         migrate(f"postgresql://app@127.0.0.1:{port}/db", "upgrade", "head")
 
 
-def test_a_wrong_password_is_named(postgresql_url: str) -> None:
+async def test_a_wrong_password_is_named(postgresql_url: str) -> None:
     url = make_url(postgresql_url).set(password=uuid4().hex).render_as_string(hide_password=False)
     with pytest.raises(SystemExit, match=r"refused the connection: .*password authentication failed"):
-        migrate(url, "upgrade", "head")
+        await asyncio.to_thread(migrate, url, "upgrade", "head")
 
 
 @pytest.mark.usefixtures("postgresql_url")

@@ -1,6 +1,7 @@
-"""The server refuses what is too much in the words of the application, without asking it, and answers in order."""
+"""The server refuses in the words of the application without asking it, and knows which connection is idle."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
@@ -15,8 +16,6 @@ from tests.waiting import eventually
 GET = b"GET /items HTTP/1.1\r\nHost: x\r\n\r\n"
 POST_HEAD = b"POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
 POST_BODY = b'{"name":"x"}'
-# Far more answers than the buffers of the system hold.
-MOST_UNREAD = 200_000
 
 
 class Client:
@@ -41,7 +40,7 @@ async def connected(to: httpx2.AsyncClient) -> AsyncGenerator[Client]:
     try:
         yield Client(reader, writer)
     finally:
-        writer.close()
+        writer.transport.abort()
 
 
 @asynccontextmanager
@@ -113,11 +112,27 @@ async def test_answers_keep_the_order_of_the_requests(serve: Serve) -> None:
 async def test_a_client_that_does_not_read_waits_for_the_application(serve: Serve, asked: list[Scope]) -> None:
     async with full_service(serve) as (_, outside):
         asked.clear()
-        for _ in range(MOST_UNREAD // 1000):
-            outside.writer.write(GET * 1000)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await outside.writer.drain()
-            if asked:
-                break
-        assert asked
+        async with asyncio.timeout(10):
+            while not asked:
+                outside.writer.write(GET * 1000)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(outside.writer.drain(), 0.2)
+
+
+async def test_a_connection_ends_when_it_was_idle_and_not_before(serve: Serve) -> None:
+    async with serve(keep_alive=1) as client, connected(client) as connection:
+        for _ in range(2):
+            await asyncio.sleep(0.4)
+            assert b" 200 " in (await connection.send(GET))[0]
+        answered = time.monotonic()
+        assert await asyncio.wait_for(connection.reader.read(), 2.5) == b""
+        assert 0.9 < time.monotonic() - answered < 1.9
+
+
+async def test_a_request_may_take_longer_than_a_connection_may_be_idle(serve: Serve) -> None:
+    async with serve(keep_alive=1) as client, connected(client) as connection:
+        assert b" 200 " in (await connection.send(GET))[0]
+        connection.writer.write(POST_HEAD)
+        await asyncio.sleep(1.5)
+        assert b" 201 " in (await connection.send(POST_BODY))[0]
+        assert await asyncio.wait_for(connection.reader.read(), 2.5) == b""

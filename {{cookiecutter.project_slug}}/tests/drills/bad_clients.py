@@ -5,9 +5,10 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
-from tests.drills.stack import Stack
+from tests.drills.stack import LIMIT_CONCURRENCY, WORKERS, Stack
 
-SLOW = 300
+# Half of them take a place of a worker: a quarter of all places.
+SLOW = WORKERS * LIMIT_CONCURRENCY // 2
 HUGE = 4
 POST = b"POST /items HTTP/1.1\r\nHost: drill\r\nContent-Type: application/json\r\n"
 SLOW_STARTS = (b"GET /items HTTP/1.1\r\nHost: drill\r\nX-Slow: ", POST + b"Content-Length: 1000\r\n\r\n{")
