@@ -2,7 +2,6 @@
 
 import gc
 import sys
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,7 +21,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     """A Uvicorn worker that finishes before it is killed."""
 
     CONFIG_KWARGS: ClassVar = {
-        "http": partial(Connection, limit=settings.limit_concurrency),
+        "http": Connection,
         "lifespan": "on",
         # Gunicorn kills at the graceful timeout; the last seconds are for the end of the lifespan.
         "timeout_graceful_shutdown": max(1, settings.graceful_timeout - 5),

@@ -6,12 +6,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.problems import overloaded
 
+ADMISSION = "admission"
+
 
 class Admission:
     """ASGI middleware that lets at most `limit` requests in and answers 503 to the next, with `Retry-After`.
 
     It belongs outside of everything else, so that a refusal costs next to nothing. Requests count, not connections:
     those that are idle take nothing from anybody. The paths in `always` are let in however many requests are inside.
+
+    The server finds it in the state of the lifespan, so that it can refuse on its own what would be refused here.
     """
 
     def __init__(self, app: ASGIApp, limit: int, *, always: Collection[str]) -> None:
@@ -21,12 +25,18 @@ class Admission:
         self._inside = 0
         self._refusal = overloaded()
 
+    @property
+    def full(self) -> bool:
+        """Whether as many requests are inside as may be."""
+        return self._inside >= self._limit
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
         if scope["type"] != "http":
+            scope["state"][ADMISSION] = self
             await self._app(scope, receive, send)
             return
-        if self._inside >= self._limit and scope["path"] not in self._always:
+        if self.full and scope["path"] not in self._always:
             await self._refusal(scope, receive, send)
             return
         self._inside += 1

@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn import Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.admission import ADMISSION, Admission
 from app.health import LIVEZ
 from app.problems import overloaded
 
@@ -21,11 +22,11 @@ PROBE = LIVEZ.encode()
 
 
 class Connection(HttpToolsProtocol):
-    """A connection of a worker that serves at most `limit` requests at a time.
+    """A connection on which the server refuses, for the application, what is too much.
 
-    The next request gets the answer of `Admission`, without the scope, the task and the messages that the application
-    would need to give it: under overload the worker spends its time on refusals, and here they cost less than half.
-    What is not the usual case, such as the first request of a connection, is left to the application.
+    While `Admission` is full, a request gets the answer that it would give, without the scope, the task and the
+    messages that it needs for it: under overload the worker spends its time on refusals, and here they cost less than
+    half. What is not the usual case, such as the first request of a connection, is left to the application.
 
     The timeout of an idle connection is one timer that looks, when it ends, at what happened meanwhile. A timer for
     each answer, which the next request cancels, costs a quarter of a refusal.
@@ -35,14 +36,14 @@ class Connection(HttpToolsProtocol):
     connection that is about to close.
     """
 
-    def __init__(self, *arguments: Any, limit: int, **options: Any) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._limit = limit
+        self._admission: Admission | None = self.app_state.get(ADMISSION)
         self._idle_since = math.inf
 
     def on_headers_complete(self) -> None:
         """Refuse a request, or let the application have it."""
-        if len(self.tasks) < self._limit or not self._may_refuse():
+        if self._admission is None or not self._admission.full or not self._may_refuse():
             super().on_headers_complete()
             return
         fields = [b"%s: %s\r\n" % field for field in self.server_state.default_headers]
@@ -124,12 +125,7 @@ class GracefulServer(Server):
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop accepting, answer what was accepted, and end."""
         loop = asyncio.get_running_loop()
-        connection = partial(
-            self.config.http_protocol_class,
-            config=self.config,  # type: ignore[call-arg]
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
+        connection = partial(Connection, self.config, self.server_state, self.lifespan.state)
         for listener in sockets or ():
             with suppress(BlockingIOError):
                 while True:

@@ -3,9 +3,8 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import alembic.config
 import httpx2
@@ -103,7 +102,7 @@ async def running(settings: Settings, keep_alive: int) -> AsyncGenerator[httpx2.
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         create_app(settings),
-        http=cast(type[Connection], partial(Connection, limit=settings.limit_concurrency)),
+        http=Connection,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx2
 import pytest
@@ -16,6 +16,7 @@ from tests.waiting import eventually
 GET = b"GET /items HTTP/1.1\r\nHost: x\r\n\r\n"
 POST_HEAD = b"POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
 POST_BODY = b'{"name":"x"}'
+CLIENTS = 30
 
 
 class Client:
@@ -101,6 +102,17 @@ async def test_the_last_request_of_a_connection_ends_it(serve: Serve, line: byte
         assert b" 503 " in head
         assert b"\r\nconnection: close\r\n" in head
         assert await outside.reader.read() == b""
+
+
+async def test_as_many_clients_as_there_are_places_are_never_refused(serve: Serve) -> None:
+    async with serve(limit_concurrency=CLIENTS) as client, AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connected(client)) for _ in range(CLIENTS)]
+
+        async def repeat(connection: Client) -> None:
+            for _ in range(20):
+                assert b" 200 " in (await connection.send(GET))[0]
+
+        await asyncio.gather(*map(repeat, connections))
 
 
 async def test_answers_keep_the_order_of_the_requests(serve: Serve) -> None:
