@@ -25,18 +25,18 @@ class Admission:
         self._inside = 0
         self._refusal = overloaded()
 
-    @property
-    def full(self) -> bool:
-        """Whether as many requests are inside as may be."""
-        return self._inside >= self._limit
+    def refuses(self, path: str) -> bool:
+        """Tell whether a request for a path would be refused now."""
+        return self._inside >= self._limit and path not in self._always
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             scope["state"][ADMISSION] = self
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self.full and scope["path"] not in self._always:
+        if self.refuses(scope["path"]):
             await self._refusal(scope, receive, send)
             return
         self._inside += 1

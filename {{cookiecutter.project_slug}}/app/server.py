@@ -12,13 +12,11 @@ from uvicorn import Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.admission import ADMISSION, Admission
-from app.health import LIVEZ
 from app.problems import overloaded
 
 # Seconds in which a stopping worker still answers on connections that carry no request at the moment.
 LINGER = 1.0
 CONNECTION_CLOSE = (b"connection", b"close")
-PROBE = LIVEZ.encode()
 
 
 class Connection(HttpToolsProtocol):
@@ -43,7 +41,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Refuse a request, or let the application have it."""
-        if self._admission is None or not self._admission.full or not self._may_refuse():
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        if self._admission is None or not self._admission.refuses(path) or not self._may_refuse():
             super().on_headers_complete()
             return
         fields = [b"%s: %s\r\n" % field for field in self.server_state.default_headers]
@@ -88,6 +87,7 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(LINGER, super().shutdown)
 
     def _unset_keepalive_if_required(self) -> None:
+        # Something arrived: the connection is not idle, and the timer will see that when it ends.
         self._idle_since = math.inf
 
     def _look_again_after(self, seconds: float) -> None:
@@ -104,7 +104,6 @@ class Connection(HttpToolsProtocol):
             and self.parser.get_http_version() == "1.1"
             and self.parser.get_method() != b"HEAD"
             and self.parser.should_keep_alive()
-            and not self.url.startswith(PROBE)
             and not self.flow.write_paused
             and not self.access_log
         )
