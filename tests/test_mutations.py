@@ -171,8 +171,8 @@ MUTATIONS = [
     Mutation(
         "a bounded number of requests is in progress",
         "app/admission.py",
-        "        return self._inside >= self._limit and",
-        "        return False and",
+        "        return self._inside >= self._limit\n",
+        "        return False\n",
         "test_admission.py::test_what_is_too_much_is_refused_and_the_rest_is_served",
         "TimeoutError",
     ),

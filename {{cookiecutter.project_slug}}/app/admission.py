@@ -21,13 +21,14 @@ class Admission:
     def __init__(self, app: ASGIApp, limit: int, *, always: Collection[str]) -> None:
         self._app = app
         self._limit = limit
-        self._always = always
+        self.always = always
         self._inside = 0
         self._refusal = overloaded()
 
-    def refuses(self, path: str) -> bool:
-        """Tell whether a request for a path would be refused now."""
-        return self._inside >= self._limit and path not in self._always
+    @property
+    def full(self) -> bool:
+        """Whether as many requests are inside as may be."""
+        return self._inside >= self._limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -36,7 +37,7 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self.refuses(scope["path"]):
+        if self.full and scope["path"] not in self.always:
             await self._refusal(scope, receive, send)
             return
         self._inside += 1

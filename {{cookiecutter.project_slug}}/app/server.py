@@ -41,8 +41,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Refuse a request, or let the application have it."""
-        path = self.url.partition(b"?")[0].decode("latin-1")
-        if self._admission is None or not self._admission.refuses(path) or not self._may_refuse():
+        if self._admission is None or not self._admission.full or not self._may_refuse(self._admission):
             super().on_headers_complete()
             return
         fields = [b"%s: %s\r\n" % field for field in self.server_state.default_headers]
@@ -93,7 +92,7 @@ class Connection(HttpToolsProtocol):
     def _look_again_after(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
-    def _may_refuse(self) -> bool:
+    def _may_refuse(self, admission: Admission) -> bool:
         """Tell whether the bytes of the refusal are all there is to do.
 
         A request that was answered before on the connection makes the server skip the body of this one, too.
@@ -104,6 +103,7 @@ class Connection(HttpToolsProtocol):
             and self.parser.get_http_version() == "1.1"
             and self.parser.get_method() != b"HEAD"
             and self.parser.should_keep_alive()
+            and self.url.partition(b"?")[0].decode("latin-1") not in admission.always
             and not self.flow.write_paused
             and not self.access_log
         )
