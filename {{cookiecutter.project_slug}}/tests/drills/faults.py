@@ -43,8 +43,8 @@ def frozen(service: str, *, failures: Sequence[str] = ()) -> Fault:
     """Return the fault that a container hangs, and goes on."""
     return Fault(
         frozenset([service]),
-        lambda stack: stack.compose("pause", service),
-        lambda stack: stack.compose("unpause", service),
+        lambda stack: stack.freeze(service),
+        lambda stack: stack.thaw(service),
         frozenset(failures),
     )
 

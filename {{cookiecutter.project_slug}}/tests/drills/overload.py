@@ -106,12 +106,12 @@ async def p99_of_refusals_while_the_database_hangs(stack: Stack) -> float:
     """
     seconds = []
     for _ in range(ROUNDS):
-        await asyncio.to_thread(stack.compose, "pause", "db")
+        await asyncio.to_thread(stack.freeze, "db")
         try:
             async with open_flood(stack.address, PATCH, connections=TOO_MANY_CONNECTIONS) as flood:
                 await flood.run(2 * WORKERS * LIMIT_CONCURRENCY, SECONDS)
         finally:
-            await asyncio.to_thread(stack.compose, "unpause", "db")
+            await asyncio.to_thread(stack.thaw, "db")
         seconds.append(percentile(flood.refused_in, 0.99))
         if 0 < seconds[-1] <= REFUSAL_LIMIT:
             break

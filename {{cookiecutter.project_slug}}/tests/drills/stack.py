@@ -17,7 +17,7 @@ WORKERS = 2
 # Seconds that an answer may be kept.
 LONGEST_KEPT = 5
 # A refusal waits until a worker has begun with what it let in: this many requests take it less than 0.1 s.
-LIMIT_CONCURRENCY = 100
+LIMIT_CONCURRENCY = 50
 # What docker-compose.yml and app/config.py set for the rest of the connection budget.
 POOL_SIZE = 5
 RESERVED = 10
@@ -28,6 +28,9 @@ WORKER_CONCURRENCY = 2
 PORT = 8000
 # Seconds that a container has to end, of the 35 and 60 after which Docker kills it.
 STOP_LIMIT = 15.0
+# What runc says where the next attempt may succeed.
+CANNOT_FREEZE = "unable to freeze"
+FREEZE_ATTEMPTS = 10
 # Seconds in which a service starts processes in the places of those that were killed.
 REPLACED_WITHIN = 10.0
 CONNECTIONS = """
@@ -64,7 +67,10 @@ class Stack:
 
     def compose(self, *arguments: str, text: str = "") -> str:
         """Run a command of Compose and return what it prints."""
-        done = subprocess.run(
+        return output_of(self._run(*arguments, text=text))
+
+    def _run(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [*self._compose, *arguments],
             cwd=PROJECT,
             env=self._environment,
@@ -73,9 +79,6 @@ class Stack:
             text=True,
             check=False,
         )
-        if done.returncode:
-            sys.exit(f"docker compose {' '.join(arguments)} failed: {done.stderr}")
-        return done.stdout
 
     def up(self, *arguments: str) -> None:
         """Start services and return when they answer their health checks."""
@@ -91,6 +94,22 @@ class Stack:
         (network,) = json.loads(inspected)[0]["NetworkSettings"]["Networks"].values()
         with suppress(OSError), socket.create_connection((network["IPAddress"], PORT), timeout=1):
             self.address = network["IPAddress"], PORT
+
+    def freeze(self, service: str) -> None:
+        """Let the processes of a container hang until `thaw`.
+
+        Where control groups are of version 1, runc gives up when a process of the container starts at that moment, as
+        a health check does. The next attempt has another chance.
+        """
+        for _ in range(FREEZE_ATTEMPTS):
+            done = self._run("pause", service)
+            if CANNOT_FREEZE not in done.stderr:
+                break
+        output_of(done)
+
+    def thaw(self, service: str) -> None:
+        """Let the processes of a frozen container go on."""
+        self.compose("unpause", service)
 
     def stop(self, *services: str) -> None:
         """Stop services, and exit when one of them does not end by itself and soon."""
@@ -199,6 +218,13 @@ class Stack:
                     process.terminate()
                 await process.wait()
             await asyncio.sleep(0.5)
+
+
+def output_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a command printed; exit with its errors when it failed."""
+    if done.returncode:
+        sys.exit(f"{' '.join(done.args)} failed: {done.stderr}")
+    return done.stdout
 
 
 def psql(*options: str) -> list[str]:
