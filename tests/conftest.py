@@ -3,13 +3,13 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.variants import core_variants, is_fullest, name_of, render
+from tests.variants import core_variants, docker_variants, is_fullest, name_of, render
 
 type Make = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -80,6 +80,26 @@ def docker() -> None:
     if os.environ.get("CI") == "true":
         pytest.fail("CI needs Docker: start a Docker Engine")
     pytest.skip("Docker is not there: the full stack was not tested")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(each, id=name_of(each), marks=pytest.mark.xdist_group(name_of(each))) for each in docker_variants()
+    ],
+)
+def answers(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each combination of features, for Docker. Its tests run one after another, beside those of another one."""
+    answers: dict[str, Any] = request.param
+    return answers
+
+
+@pytest.fixture(scope="module")
+def docker_project(answers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A rendered project of each combination of features, whose image goes at the end."""
+    slug = f"stack-{name_of(answers).replace('+', '-').replace('_', '-')}"
+    yield render(tmp_path_factory.mktemp("docker"), project_slug=slug, workers="2", **answers)
+    subprocess.run(["docker", "image", "rm", slug], stdout=subprocess.DEVNULL, check=True)
 
 
 def clean_environment() -> dict[str, str]:

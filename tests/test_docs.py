@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_lint, test_load, test_render, test_stack, test_variants
+from tests import test_drills, test_lint, test_load, test_render, test_stack, test_variants
 from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
 from tests.variants import ROOT, core_variants, render
@@ -20,9 +20,9 @@ EXECUTED_ELSEWHERE = {
     "make run": test_variants.test_a_fresh_checkout_runs_with_one_command,
     "make test": test_variants.test_the_tests_of_the_variant_pass,
     "make test-stack": test_stack.test_all_tests_of_the_variant_pass_on_real_servers,
-    "make drill": test_stack.test_no_fault_loses_or_doubles_an_item,
+    "make drill": test_drills.test_no_fault_loses_or_doubles_an_item,
     "make load": test_load.report,
-    "make soak": test_stack.test_a_soak_loses_or_doubles_no_item,
+    "make soak": test_drills.test_a_soak_loses_or_doubles_no_item,
     "make lint": test_lint.test_the_variant_is_clean,
     "make lock": test_render.test_requirements_satisfy_the_ranges,
     test_variants.ORIGINAL_COMMAND: test_variants.test_the_variant_boots_and_serves,

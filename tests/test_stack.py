@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.conftest import clean_environment, free_port, make, options_for_tests
-from tests.variants import answers_to, core_variants, is_fullest, name_of, render
+from tests.variants import is_fullest
 
 pytestmark = pytest.mark.usefixtures("docker")
 
@@ -61,24 +61,9 @@ class Stack:
         return self.compose("logs", "--no-color", *services)
 
 
-# Both Python versions get built, each with two of the variants.
-VARIANTS = [
-    {**variant, "python_version": answers_to("python_version")[number % len(answers_to("python_version"))]}
-    for number, variant in enumerate(core_variants())
-]
-
-
-@pytest.fixture(scope="module", params=VARIANTS, ids=name_of)
-def answers(request: pytest.FixtureRequest) -> dict[str, Any]:
-    answers: dict[str, Any] = request.param
-    return answers
-
-
 @pytest.fixture(scope="module")
-def stack(answers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    slug = f"stack-{name_of(answers).replace('+', '-').replace('_', '-')}"
-    project = render(tmp_path_factory.mktemp("stack"), project_slug=slug, workers="2", **answers)
-    stack = Stack(project, free_port())
+def stack(docker_project: Path) -> Iterator[Stack]:
+    stack = Stack(docker_project, free_port())
     # A run that was killed leaves containers and a database with another password.
     stack.remove()
     try:
@@ -271,34 +256,6 @@ def test_a_stopped_database_is_told_and_comes_back(stack: Stack, answers: dict[s
     stack.compose("start", "db")
     eventually(lambda: stack.client.get("/readyz").status_code == 200, within=30)
     assert create(stack).status_code in (201, 202)
-
-
-# Drills of the variants that are not the fullest one: they differ from it in few faults.
-SAMPLE = 4
-
-
-def assert_nothing_lost(done: subprocess.CompletedProcess[str], drills: int) -> None:
-    assert done.returncode == 0, done.stdout
-    rows = re.findall(r"^([a-z+-]+) +[\d.]+ +\d+ +(\d+) +(\d+) +(\d+)(?: +(\d+))? ", done.stdout, re.MULTILINE)
-    assert len(rows) >= drills, done.stdout
-    for name, accepted, stored, lost, doubled in rows:
-        # Without names, the flood of the overload cannot tell that an item is doubled.
-        assert (lost, doubled) == ("0", "" if name == "overload" else "0")
-        assert int(stored) >= int(accepted) > 100
-
-
-def test_no_fault_loses_or_doubles_an_item(stack: Stack, answers: dict[str, Any]) -> None:
-    fullest = is_fullest(answers)
-    sample = [] if fullest else [f"SAMPLE={SAMPLE}"]
-    done = make(stack.project, "drill", f"DRILL_PORT={free_port()}", *sample, check=False, timeout=420)
-    assert_nothing_lost(done, 20 if fullest else SAMPLE)
-
-
-def test_a_soak_loses_or_doubles_no_item(stack: Stack, answers: dict[str, Any]) -> None:
-    if answers["caching"] or answers["queued_writes"]:
-        pytest.skip("one short soak shows that it works")
-    done = make(stack.project, "soak", "MINUTES=0.2", f"DRILL_PORT={free_port()}", check=False, timeout=180)
-    assert_nothing_lost(done, 1)
 
 
 def test_all_tests_of_the_variant_pass_on_real_servers(stack: Stack, answers: dict[str, Any]) -> None:

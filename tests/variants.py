@@ -54,6 +54,12 @@ def core_variants() -> list[dict[str, bool]]:
     return [dict(zip(features(), answers, strict=True)) for answers in switches]
 
 
+def docker_variants() -> list[dict[str, Any]]:
+    """Return the core variants with the Python versions in turn, so that each version gets built."""
+    versions = itertools.cycle(answers_to("python_version"))
+    return [{**variant, "python_version": next(versions)} for variant in core_variants()]
+
+
 def is_fullest(answers: Answers) -> bool:
     """Whether a variant has every feature."""
     return all(answers[feature] for feature in features())

@@ -1,0 +1,49 @@
+"""The drills of each variant in Docker: they load the machine and measure, so they run alone."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import free_port, make
+
+pytestmark = pytest.mark.usefixtures("docker")
+
+
+def assert_nothing_lost(done: subprocess.CompletedProcess[str], *, names: set[str]) -> None:
+    assert done.returncode == 0, done.stdout
+    rows = re.findall(r"^([a-z+-]+) +[\d.]+ +\d+ +(\d+) +(\d+) +(\d+)(?: +(\d+))? ", done.stdout, re.MULTILINE)
+    assert names <= {name for name, *_ in rows}, done.stdout
+    for name, accepted, stored, lost, doubled in rows:
+        # Without names, the flood of the overload cannot tell that an item is doubled.
+        assert (lost, doubled) == ("0", "" if name == "overload" else "0")
+        assert int(stored) >= int(accepted) > 100
+
+
+def faults_of(answers: dict[str, Any]) -> set[str]:
+    """Return the drills that make sense for a variant."""
+    api = {f"api-{event}" for event in ("process-kill", "process-freeze", "kill", "reload", "stop")}
+    names = api | {"replace", "database-kill", "database-freeze", "overload"}
+    if answers["caching"]:
+        names |= {"cache-kill", "cache-freeze"}
+    if answers["queued_writes"]:
+        names |= {"broker-kill", "broker-freeze", "database-and-broker-kill"}
+        names |= {f"worker-{event}" for event in ("process-kill-repeatedly", "kill", "freeze", "stop", "scale")}
+    if answers["caching"] and answers["queued_writes"]:
+        names |= {"everything-kill"}
+    return names
+
+
+def test_no_fault_loses_or_doubles_an_item(docker_project: Path, answers: dict[str, Any]) -> None:
+    done = make(docker_project, "drill", f"DRILL_PORT={free_port()}", check=False, timeout=420)
+    assert_nothing_lost(done, names=faults_of(answers))
+
+
+def test_a_soak_loses_or_doubles_no_item(docker_project: Path, answers: dict[str, Any]) -> None:
+    if answers["caching"] or answers["queued_writes"]:
+        pytest.skip("one short soak shows that it works")
+    done = make(docker_project, "soak", "MINUTES=0.2", f"DRILL_PORT={free_port()}", check=False, timeout=180)
+    assert_nothing_lost(done, names=set())
+    assert "seed" in done.stdout
