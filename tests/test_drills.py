@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,12 @@ import pytest
 from tests.conftest import free_port, make
 
 pytestmark = pytest.mark.usefixtures("docker")
+
+
+@pytest.fixture(scope="module")
+def project(docker_project: Path) -> Iterator[Path]:
+    yield docker_project
+    subprocess.run(["docker", "image", "rm", docker_project.name], stdout=subprocess.DEVNULL, check=True)
 
 
 def assert_nothing_lost(done: subprocess.CompletedProcess[str], *, names: set[str]) -> None:
@@ -36,14 +43,14 @@ def faults_of(answers: dict[str, Any]) -> set[str]:
     return names
 
 
-def test_no_fault_loses_or_doubles_an_item(docker_project: Path, answers: dict[str, Any]) -> None:
-    done = make(docker_project, "drill", f"DRILL_PORT={free_port()}", check=False, timeout=420)
+def test_no_fault_loses_or_doubles_an_item(project: Path, answers: dict[str, Any]) -> None:
+    done = make(project, "drill", f"DRILL_PORT={free_port()}", check=False, timeout=420)
     assert_nothing_lost(done, names=faults_of(answers))
 
 
-def test_a_soak_loses_or_doubles_no_item(docker_project: Path, answers: dict[str, Any]) -> None:
+def test_a_soak_loses_or_doubles_no_item(project: Path, answers: dict[str, Any]) -> None:
     if answers["caching"] or answers["queued_writes"]:
         pytest.skip("one short soak shows that it works")
-    done = make(docker_project, "soak", "MINUTES=0.2", f"DRILL_PORT={free_port()}", check=False, timeout=180)
+    done = make(project, "soak", "MINUTES=0.2", f"DRILL_PORT={free_port()}", check=False, timeout=180)
     assert_nothing_lost(done, names=set())
     assert "seed" in done.stdout
