@@ -5,7 +5,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
@@ -26,6 +28,7 @@ ROWS = {"rows_1k": 1000, "rows_100k": int(100_000 * SCALE), "rows_1m": int(1_000
 QUIET = 1.0
 LONGEST_START = 60.0
 LONGEST_DRAIN = 5.0
+STARTED_AT_ONCE = 3
 
 NAIVE_WORKER = ("--app", "benchmarks.contenders.naive:celery", "worker", "--queues", "naive", "--concurrency", "2")
 WORKER = ("--app", "app.tasks", "worker")
@@ -206,19 +209,28 @@ def take_turns(stages: Sequence[Stage]) -> list[dict[str, Report]]:
     wait for requests, which costs them nothing.
     """
     rounds: list[dict[str, Report]] = []
+    contenders = list(dict.fromkeys(stage.contender for stage in stages))
     with ExitStack() as stack:
-        servers = {}
-        for contender in dict.fromkeys(stage.contender for stage in stages):
-            say(f"starting {contender.name}")
-            servers[contender] = stack.enter_context(service.serving(contender))
-            load.read(f"{servers[contender].url}/items", connections=20, seconds=1)
+        say(f"starting {', '.join(contender.name for contender in contenders)}")
+        with ThreadPoolExecutor(STARTED_AT_ONCE) as pool:
+            servers = dict(zip(contenders, pool.map(partial(warmed_up, stack), contenders), strict=True))
         for number in range(ROUNDS):
             reports: dict[str, Report] = {}
             first = number * len(stages) // ROUNDS
             for stage in (*stages[first:], *stages[:first]):
                 reports |= perform(stage, servers[stage.contender], f"round {number + 1} of {ROUNDS}")
             rounds.append(reports)
+        # Together: each one waits a moment for requests that are on their way.
+        for server in servers.values():
+            server.process.terminate()
     return rounds
+
+
+def warmed_up(stack: ExitStack, contender: Contender) -> Server:
+    """Serve a contender until the end of a stack, and return it after its first requests."""
+    server = stack.enter_context(service.serving(contender))
+    load.read(f"{server.url}/items", connections=20, seconds=1)
+    return server
 
 
 def perform(stage: Stage, server: Server, progress: str) -> dict[str, Report]:

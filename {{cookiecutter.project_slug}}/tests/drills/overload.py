@@ -27,7 +27,7 @@ GOODPUT_LIMIT = 0.8
 # {% endif %}
 # {% if not cookiecutter.queued_writes %}
 # An item that passes no queue costs less, so refusals take more of its time.
-GOODPUT_LIMIT = 0.6
+GOODPUT_LIMIT = 0.7
 # {% endif %}
 REFUSAL_LIMIT = 0.1
 GROWTH_LIMIT = 1.05
