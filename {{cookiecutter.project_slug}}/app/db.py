@@ -1,6 +1,9 @@
 """The database: one pool for the process, a deadline for each trip, and one error for "it is away"."""
 
 import asyncio
+import logging
+import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -15,11 +18,15 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import Settings
 
+logger = logging.getLogger(__name__)
+
 # Classes of SQLSTATE (PostgreSQL manual, appendix A). These blame the server or its state: connection exception,
 # read-only transaction, authorization, catalog name, transaction rollback, insufficient resources, lock not available,
 # operator intervention, system error. Data exception and integrity constraint violation blame the values.
 UNAVAILABLE_SQLSTATES = ("08", "25006", "28", "3D", "40", "53", "55P03", "57", "58")
 CONTENT_SQLSTATES = ("22", "23")
+# Seconds between two lines of the log about an outage, in which every trip fails.
+QUIET = 1.0
 
 
 type Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
@@ -31,7 +38,7 @@ class Base(DeclarativeBase):
 
 
 class DatabaseUnavailable(Exception):
-    """The database did not answer in time, or not at all."""
+    """The database did not answer in time, or not at all; the message is the reason."""
 
 
 class ContentRefused(Exception):
@@ -43,6 +50,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
         self._timeout = timeout
+        self._quiet_until = -math.inf
         self._abandoned: set[asyncio.Task[Any]] = set()
         self._engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -69,6 +77,19 @@ class Database:
         await self.read(lambda connection: connection.execute(text("SELECT 1")))
 
     async def _run[T](self, connect: Connect, work: Work[T]) -> T:
+        try:
+            return await self._within_deadline(connect, work)
+        except DatabaseUnavailable as error:
+            self._log(error)
+            raise
+
+    def _log(self, error: DatabaseUnavailable) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            logger.warning("the database cannot be used: %s", error)
+
+    async def _within_deadline[T](self, connect: Connect, work: Work[T]) -> T:
         attempt = asyncio.create_task(run_work(connect, work))
         try:
             done, _ = await asyncio.wait([attempt], timeout=self._timeout)
@@ -77,7 +98,7 @@ class Database:
             raise
         if not done:
             self._abandon(attempt)
-            raise DatabaseUnavailable
+            raise DatabaseUnavailable(f"no answer within {self._timeout:g} seconds")
         return attempt.result()
 
     def _abandon(self, attempt: asyncio.Task[Any]) -> None:
@@ -103,10 +124,10 @@ async def run_work[T](connect: Connect, work: Work[T]) -> T:
         async with connect() as connection:
             return await work(connection)
     except (PoolTimeoutError, OSError) as error:
-        raise DatabaseUnavailable from error
+        raise DatabaseUnavailable(str(error)) from error
     except DBAPIError as error:
         if blames_server(error):
-            raise DatabaseUnavailable from error
+            raise DatabaseUnavailable(str(error.orig)) from error
         if blames_content(error):
             raise ContentRefused(str(error.orig)) from error
         raise

@@ -1,14 +1,33 @@
 """The database is away: the client is told in time, and everything works again by itself."""
 
 import asyncio
+import logging
 import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
+from app.db import QUIET
 from tests.conftest import Serve
 from tests.proxy import proxied
 from tests.waiting import eventually
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """What the log says about the database."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler = Lines()
+    logging.getLogger("app.db").addHandler(handler)
+    yield lines
+    logging.getLogger("app.db").removeHandler(handler)
 
 
 async def assert_told_in_time(client: httpx2.AsyncClient) -> None:
@@ -57,13 +76,14 @@ async def test_the_client_is_told_and_the_service_recovers(serve: Serve, postgre
         assert names[-1] == "before"
 
 
-async def test_a_trip_has_a_deadline(serve: Serve, postgresql_url: str) -> None:
+async def test_a_trip_has_a_deadline(serve: Serve, postgresql_url: str, log: list[str]) -> None:
     async with proxied(postgresql_url) as (url, proxy), serve(database_url=url, db_timeout=0.2) as client:
         assert (await client.get("/items")).status_code == 200
         proxy.freeze()
         started = time.monotonic()
         assert (await client.get("/items")).status_code == 503
         assert time.monotonic() - started < 1
+    assert log == ["the database cannot be used: no answer within 0.2 seconds"]
 
 
 async def test_a_restart_of_the_database_costs_no_request(serve: Serve, postgresql_url: str) -> None:
@@ -76,7 +96,20 @@ async def test_a_restart_of_the_database_costs_no_request(serve: Serve, postgres
         assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_a_dead_database_is_named_once_it_is_asked(serve: Serve) -> None:
+async def test_the_log_says_why_the_database_cannot_be_used(serve: Serve, postgresql_url: str, log: list[str]) -> None:
+    parts = urlsplit(postgresql_url)
+    forgotten = parts._replace(netloc=f"{parts.username}:forgotten@{parts.hostname}:{parts.port}").geturl()
+    async with serve(database_url=forgotten) as client:
+        await asyncio.gather(*(client.get(f"/items?limit={limit}") for limit in range(1, 6)))
+        assert log == ['the database cannot be used: password authentication failed for user "postgres"']
+        await asyncio.sleep(QUIET)
+        await client.get("/items")
+        assert len(log) == 2
+
+
+async def test_a_dead_database_is_named_once_it_is_asked(serve: Serve, log: list[str]) -> None:
     async with serve(database_url="postgresql://postgres@127.0.0.1:1/db") as client:
         assert (await client.get("/livez")).json() == {"status": "ok"}
+        assert not log
         await assert_told_in_time(client)
+    assert "Connect call failed ('127.0.0.1', 1)" in log[0]
