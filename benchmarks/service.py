@@ -53,6 +53,8 @@ def environment(contender: Contender) -> dict[str, str]:
         "CACHE_TTL": "3600",
         "WEB_CONCURRENCY": "1",
         "WORKER_CONCURRENCY": "2",
+        # Requests of a thousand connections may be inside still when the next load begins.
+        "LIMIT_CONCURRENCY": "2000",
         "LOG_LEVEL": "warning",
         "BENCH_BODY": str(PLACE / contender.body),
         "PYTHONPATH": str(ROOT),
