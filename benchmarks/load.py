@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.request import Request, urlopen
 
 SCRIPTS = Path(__file__).parent / "scripts"
 INSTALL = {
@@ -54,6 +55,12 @@ def read(
     if script is None:
         return parse_wrk(run([*command, url]))
     return parse_wrk(run([*command, "--script", str(SCRIPTS / script.name), url, "--", *map(str, script.arguments)]))
+
+
+def write_once(url: str) -> None:
+    """Send one POST."""
+    with urlopen(Request(url, NEW_ITEM.encode(), {"Content-Type": "application/json"})):
+        pass
 
 
 def write(url: str, *, connections: int, seconds: float) -> Report:

@@ -126,13 +126,28 @@ def get_again(server: Server) -> Report:
 
 def post(*, connections: int = 100) -> Load:
     """Return the load of POSTs of new items."""
-    return lambda server: load.write(f"{server.url}/items", connections=connections, seconds=SECONDS)
+
+    def send(server: Server) -> Report:
+        wake(server)
+        return load.write(f"{server.url}/items", connections=connections, seconds=SECONDS)
+
+    return send
 
 
 def mix(share_of_writes: float) -> Load:
     """Return the load of GETs of the list with so many POSTs among them."""
     script = Script("mixed.lua", [share_of_writes])
-    return lambda server: load.read(server.url, connections=100, seconds=SECONDS, script=script)
+
+    def send(server: Server) -> Report:
+        wake(server)
+        return load.read(server.url, connections=100, seconds=SECONDS, script=script)
+
+    return send
+
+
+def wake(server: Server) -> None:
+    """Send one item: RabbitMQ hangs up on who is silent for minutes, as a contender is between its turns."""
+    load.write_once(f"{server.url}/items")
 
 
 def drain(server: Server) -> Report:

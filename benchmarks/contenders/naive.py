@@ -25,8 +25,6 @@ engine = create_async_engine(DATABASE_URL)
 make_session = async_sessionmaker(engine, expire_on_commit=False)
 celery = Celery("naive", broker=os.environ["BROKER_URL"])
 celery.conf.task_default_queue = "naive"
-# Between its turns it publishes nothing for minutes, and RabbitMQ would hang up.
-celery.conf.broker_heartbeat = 0
 app = FastAPI()
 
 
