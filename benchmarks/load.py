@@ -59,7 +59,7 @@ def read(
 
 def write_once(url: str) -> None:
     """Send one POST."""
-    with urlopen(Request(url, NEW_ITEM.encode(), {"Content-Type": "application/json"})):
+    with urlopen(Request(url, NEW_ITEM.encode(), {"Content-Type": "application/json"}), timeout=60):
         pass
 
 

@@ -124,7 +124,8 @@ async def run_work[T](connect: Connect, work: Work[T]) -> T:
         async with connect() as connection:
             return await work(connection)
     except (PoolTimeoutError, OSError) as error:
-        raise DatabaseUnavailable(str(error)) from error
+        # The message of a timeout is empty.
+        raise DatabaseUnavailable(repr(error)) from error
     except DBAPIError as error:
         if blames_server(error):
             raise DatabaseUnavailable(str(error.orig)) from error

@@ -14,6 +14,7 @@ import pytest
 
 from tests.drills import __main__ as drills
 from tests.drills.drill import Outcome
+from tests.drills.faults import FAULTS
 from tests.drills.stack import FREEZE_ATTEMPTS, Stack
 
 GOOD = Outcome("", "", [], [])
@@ -38,6 +39,14 @@ def test_only_what_was_slow_gets_another_try(
     arguments = argparse.Namespace(fault=["api-kill"], minutes=None, sample=None, seed=1)
     assert drills.run_drills(Stack("drill", 8900), arguments, kept) == failed
     assert not left
+
+
+def test_a_sample_holds_so_many_drills_and_no_sample_all() -> None:
+    def names(sample: int | None) -> list[str]:
+        return [name for (name,) in drills.chosen(argparse.Namespace(fault=[], minutes=None, sample=sample))]
+
+    assert len(set(names(4))) == 4
+    assert sorted(names(None)) == sorted([*FAULTS, drills.OVERLOAD])
 
 
 @pytest.fixture

@@ -97,11 +97,10 @@ async def test_a_restart_of_the_database_costs_no_request(serve: Serve, postgres
 
 
 async def test_the_log_says_why_the_database_cannot_be_used(serve: Serve, postgresql_url: str, log: list[str]) -> None:
-    parts = urlsplit(postgresql_url)
-    forgotten = parts._replace(netloc=f"{parts.username}:forgotten@{parts.hostname}:{parts.port}").geturl()
-    async with serve(database_url=forgotten) as client:
+    missing = urlsplit(postgresql_url)._replace(path="/missing").geturl()
+    async with serve(database_url=missing) as client:
         await asyncio.gather(*(client.get(f"/items?limit={limit}") for limit in range(1, 6)))
-        assert log == ['the database cannot be used: password authentication failed for user "postgres"']
+        assert log == ['the database cannot be used: database "missing" does not exist']
         await asyncio.sleep(QUIET)
         await client.get("/items")
         assert len(log) == 2
@@ -112,4 +111,4 @@ async def test_a_dead_database_is_named_once_it_is_asked(serve: Serve, log: list
         assert (await client.get("/livez")).json() == {"status": "ok"}
         assert not log
         await assert_told_in_time(client)
-    assert "Connect call failed ('127.0.0.1', 1)" in log[0]
+    assert "ConnectionRefusedError" in log[0]
