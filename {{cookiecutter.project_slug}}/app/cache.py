@@ -34,6 +34,7 @@ MAX_KEYS = 500
 MAX_KEPT_BYTES = 131_072
 MAX_KEPT_AT_ONCE = 50
 COOL_DOWN = 1.0
+INVALIDATION_ATTEMPTS = 3
 
 
 class Found(NamedTuple):
@@ -49,8 +50,9 @@ NOT_ASKED = Found(None, None)
 class ResponseCache:
     """Keeps finished responses; while Redis is away it keeps nothing, and no caller waits for it.
 
-    After an error Redis is left alone for a second. An invalidation that was missed meanwhile is owed: until it is
-    made up for, this process asks the cache nothing, and `ttl` bounds what other processes may see.
+    After an error reads leave Redis alone for a second. An invalidation is still tried, several times, so that one late
+    reply does not let other processes serve what is old. One that was missed is owed: until it is made up for, this
+    process asks the cache nothing, and `ttl` bounds what other processes may see.
     """
 
     def __init__(self, redis: Redis, *, ttl: int, max_waiting: int) -> None:
@@ -102,13 +104,14 @@ class ResponseCache:
 
     async def invalidate(self) -> None:
         """Let nothing count that was read before this call."""
-        if not self._missed_invalidations and not self._asleep():
-            try:
-                await self._redis.set(GENERATION, new_generation())
-            except RedisError as error:
-                self._fall_asleep(error)
-            else:
-                return
+        if not self._missed_invalidations:
+            for _ in range(INVALIDATION_ATTEMPTS):
+                try:
+                    await self._redis.set(GENERATION, new_generation())
+                except RedisError as error:
+                    self._fall_asleep(error)
+                else:
+                    return
         self._missed_invalidations += 1
         if self._making_up is None:
             self._making_up = asyncio.create_task(self._make_up())
@@ -150,7 +153,8 @@ class ResponseCache:
         return asyncio.get_running_loop().time() < self._asleep_until
 
     def _fall_asleep(self, error: RedisError) -> None:
-        logger.warning("Redis does not answer, reads go to the database: %s", error)
+        if not self._asleep():
+            logger.warning("Redis does not answer, reads go to the database: %s", error)
         self._asleep_until = asyncio.get_running_loop().time() + COOL_DOWN
 
 
@@ -170,7 +174,7 @@ def accept(value: bytes | None, generation: bytes) -> Answer | None:
 async def open_cache(url: str, settings: Settings) -> AsyncGenerator[ResponseCache]:
     """Open the connections to Redis and close them; they are made when they are first used.
 
-    A cache that needs longer than its timeout is slower than the database, so there are no retries.
+    A cache that needs longer than its timeout is slower than the database, so a command is not retried by the client.
     """
     pool = BlockingConnectionPool.from_url(
         url,

@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from starlette.types import Receive, Scope, Send
 
 from app.answers import Answer
@@ -206,6 +207,36 @@ async def test_what_is_owed_is_paid_while_writes_go_on(settings: Settings) -> No
         await elsewhere.keep("page", ANSWER, await generation_of(elsewhere))
         await cache.invalidate()
         assert (await elsewhere.find("page")).answer is None
+
+
+async def test_one_late_reply_does_not_make_an_invalidation_missed(settings: Settings) -> None:
+    async with (
+        open_cache(stack_url("REDIS_URL"), settings) as elsewhere,
+        proxied(stack_url("REDIS_URL")) as (url, proxy),
+        open_cache(url, settings) as cache,
+    ):
+        generation = await generation_of(cache)
+        await elsewhere.keep("page", ANSWER, generation)
+        proxy.freeze()
+        invalidating = asyncio.create_task(cache.invalidate())
+
+        async def timed_out() -> bool:
+            return cache._asleep()
+
+        await eventually(timed_out)
+        proxy.thaw()
+        await invalidating
+        assert not cache._missed_invalidations
+        assert (await elsewhere.find("page")).answer is None
+
+
+async def test_reads_that_leave_redis_alone_do_not_keep_a_write_from_it(cache: ResponseCache) -> None:
+    generation = await generation_of(cache)
+    cache._fall_asleep(RedisError("late"))
+    await cache.invalidate()
+    assert not cache._missed_invalidations
+    cache._asleep_until = 0
+    assert await generation_of(cache) != generation
 
 
 async def test_a_frozen_redis_does_not_freeze_reads(serve: Serve) -> None:

@@ -97,7 +97,7 @@ async def test_what_no_worker_could_store_waits_in_the_dead_letter_queue(
                 return await dead_messages(broker_url) == len(items)
 
             await eventually(all_dead)
-            assert log.read_text().count("items wait for it") >= len(items) * (DELIVERY_LIMIT + 1)
+            assert log.read_text().count("reject requeue=True") >= len(items) * (DELIVERY_LIMIT + 1)
             assert await dead_letters.show(broker_url, dead_letters.in_short) == len(items)
             assert capsys.readouterr().out.count("the broker gave it up: delivery_limit") == len(items)
 

@@ -8,7 +8,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float = 20) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float = 60) -> None:
     """Return when a condition holds; raise TimeoutError when it does not in so many seconds."""
     async with asyncio.timeout(within):
         while not await condition():  # noqa: ASYNC110 - the condition lies outside of this process
