@@ -11,6 +11,8 @@ from uvicorn_worker import UvicornWorker
 from app.config import ConfigurationError, load_settings
 from app.server import Connection, GracefulServer
 
+OBJECTS_BETWEEN_COLLECTIONS = 50_000
+
 try:
     settings = load_settings()
 except ConfigurationError as error:
@@ -52,6 +54,10 @@ control_socket_disable = True
 
 
 def post_worker_init(_: Worker) -> None:
-    """Spare the garbage collector what lives as long as the worker: modules, routes, models."""
+    """Spare the garbage collector what lives as long as the worker, and let it look less often for what does not.
+
+    Modules, routes and models stay. What a request leaves behind is freed when it ends, but for the few cycles.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)

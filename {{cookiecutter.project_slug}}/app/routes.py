@@ -1,15 +1,15 @@
 """/items: list, create, fetch, change, delete."""
 
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Annotated, Any, cast
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator
 from starlette.exceptions import HTTPException
 from uuid_utils.compat import uuid7
 
+from app import idempotency
 from app.crud import ItemRow
 from app.pagination import decode_cursor
 from app.reads import ItemReader
@@ -18,9 +18,6 @@ from app.writes import DirectWriter, Writer
 
 # Paths whose answers may be shared between clients, with the query parameters that change them.
 SHARED_ROUTES = {"/items": ("limit", "cursor"), "/items/*": ()}
-
-# UUIDv5 (RFC 9562) of an idempotency key, so that its repetitions meet at one row.
-KEY_NAMESPACE = uuid5(NAMESPACE_URL, "{{ cookiecutter.project_slug }}/idempotency-key")
 
 
 def problem_responses(**descriptions: str) -> dict[int | str, dict[str, Any]]:
@@ -88,17 +85,17 @@ async def list_items(
     return ItemPage.model_validate({"items": rows, "next_cursor": next_cursor})
 
 
-@router.post("", status_code=201, response_model=ItemRead, responses=CREATE_RESPONSES | BAD_BODY)
-async def create_item(
-    request: Request,
-    body: ItemCreate,
-    idempotency_key: Annotated[
-        str | None,
-        Header(min_length=1, max_length=255, description="Makes repetitions of this request store one item"),
-    ] = None,
-) -> Response:
+@router.post(
+    "",
+    status_code=201,
+    response_model=ItemRead,
+    responses=CREATE_RESPONSES | BAD_BODY,
+    openapi_extra={"parameters": [idempotency.DOCUMENTATION]},
+)
+async def create_item(request: Request, body: ItemCreate) -> Response:
     """Create an item."""
-    receipt = await writer_of(request).create(new_item(body, idempotency_key))
+    key = idempotency.key_of(request)
+    receipt = await writer_of(request).create(new_item(body, key))
     item = receipt.item
     return Response(
         item_read(item).model_dump_json(),
@@ -133,8 +130,8 @@ def new_item(body: ItemCreate, idempotency_key: str | None) -> NewItem:
     now = datetime.now(UTC)
     if idempotency_key is None:
         return NewItem(uuid7(), body.name, body.description, now)
-    fingerprint = blake2b(body.model_dump_json().encode(), digest_size=16).hexdigest()
-    return NewItem(uuid5(KEY_NAMESPACE, idempotency_key), body.name, body.description, now, fingerprint)
+    item_id, fingerprint = idempotency.id_of(idempotency_key), idempotency.fingerprint_of(body)
+    return NewItem(item_id, body.name, body.description, now, fingerprint)
 
 
 def item_read(item: NewItem | ItemRow) -> ItemRead:
