@@ -121,9 +121,8 @@ MUTATIONS = [
     Mutation(
         "a write with an unclear end invalidates",
         "app/writes.py",
-        "        try:\n            return await self._database.write(work)\n        finally:\n",
-        "        result = await self._database.write(work)\n        try:\n            return result\n"
-        "        finally:\n",
+        "        try:\n            return await self._database.run(work)\n        finally:\n",
+        "        result = await self._database.run(work)\n        try:\n            return result\n        finally:\n",
         "test_writes.py::test_a_write_with_an_unclear_end_is_a_change",
         "assert 0 == 3",
     ),
@@ -183,6 +182,22 @@ MUTATIONS = [
         "",
         "test_server.py::test_answers_keep_the_order_of_the_requests",
         "assert b' 201 ' in b'HTTP/1.1 503",
+    ),
+    Mutation(
+        "the server shares nothing that may be personal",
+        "app/server.py",
+        "        if key is None or is_personal(scope):\n",
+        "        if key is None:\n",
+        "test_server.py::test_what_may_be_personal_is_left_to_the_application",
+        "assert b'x-cache: bypass' in",
+    ),
+    Mutation(
+        "a read that the server shares is bounded, too",
+        "app/server.py",
+        "        admission.enter()\n",
+        "",
+        "test_server.py::test_a_shared_read_takes_a_place_while_it_waits",
+        "assert set()",
     ),
     Mutation(
         "a connection that is in use stays open",

@@ -15,7 +15,8 @@ class Admission:
     It belongs outside of everything else, so that a refusal costs next to nothing. Requests count, not connections:
     those that are idle take nothing from anybody. The paths in `always` are let in however many requests are inside.
 
-    The server finds it in the state of the lifespan, so that it can refuse on its own what would be refused here.
+    The server finds it in the state of the lifespan, so that it can refuse on its own what would be refused here,
+    and count what it serves itself.
     """
 
     def __init__(self, app: ASGIApp, limit: int, *, always: Collection[str]) -> None:
@@ -40,8 +41,16 @@ class Admission:
         if self.full and scope["path"] not in self.always:
             await self._refusal(scope, receive, send)
             return
-        self._inside += 1
+        self.enter()
         try:
             await self._app(scope, receive, send)
         finally:
-            self._inside -= 1
+            self.leave()
+
+    def enter(self) -> None:
+        """Count a request that begins."""
+        self._inside += 1
+
+    def leave(self) -> None:
+        """Count it no more, because it has ended."""
+        self._inside -= 1

@@ -4,6 +4,7 @@ import logging
 from hashlib import blake2b
 from typing import NamedTuple, Self
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Scope
 
 OK = 200
@@ -30,6 +31,11 @@ class Answer(NamedTuple):
             name in PERSONAL_HEADERS or (name == b"cache-control" and (b"private" in value or b"no-store" in value))
             for name, value in self.headers
         )
+
+    @classmethod
+    def of(cls, response: Response) -> Self:
+        """Return the answer that a response is."""
+        return cls(response.status_code, response.raw_headers, bytes(response.body))
 
     def dump(self) -> bytes:
         """Return the bytes that `load` makes the same answer of; the status is always 200."""

@@ -3,10 +3,31 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 
 class Overloaded(Exception):
     """More callers wait than are allowed to: try again later."""
+
+
+class Ticket[V](Protocol):
+    """Where a trip leaves a result: a future, or what uses the result at once. None of its methods may raise."""
+
+    def done(self) -> bool:
+        """Tell whether nobody waits for the result any more."""
+        ...
+
+    def set_result(self, result: V, /) -> None:
+        """Take the result."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Take the reason why there is no result."""
+        ...
+
+    def cancel(self) -> object:
+        """Take notice that there will be no result, because the loop ends."""
+        ...
 
 
 class Batcher[K, V]:
@@ -37,7 +58,7 @@ class Batcher[K, V]:
         self._max_waiting = max_waiting
         self._content_errors = content_errors
         self._outages = outages
-        self._waiting: deque[tuple[K, asyncio.Future[V]]] = deque()
+        self._waiting: deque[tuple[K, Ticket[V]]] = deque()
         self._trips: asyncio.Task[None] | None = None
 
     async def __call__(self, item: K) -> V:
@@ -45,13 +66,20 @@ class Batcher[K, V]:
 
         Raises Overloaded at once when `max_waiting` callers wait already, and whatever `send` raised.
         """
+        future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        self.board(item, future)
+        return await future
+
+    def board(self, item: K, ticket: Ticket[V]) -> None:
+        """Let the next trip leave the result for `item` in a ticket.
+
+        Raises Overloaded at once when `max_waiting` wait already.
+        """
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded
-        future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, ticket))
         if self._trips is None:
             self._trips = asyncio.create_task(self._run_trips())
-        return await future
 
     async def drain(self) -> None:
         """Return when everything that was accepted has travelled."""
@@ -61,19 +89,19 @@ class Batcher[K, V]:
     async def _run_trips(self) -> None:
         try:
             while self._waiting:
-                await self._run_trip(self._board())
+                await self._run_trip(self._next_passengers())
         finally:
             self._trips = None
 
-    def _board(self) -> list[tuple[K, asyncio.Future[V]]]:
-        passengers: list[tuple[K, asyncio.Future[V]]] = []
+    def _next_passengers(self) -> list[tuple[K, Ticket[V]]]:
+        passengers: list[tuple[K, Ticket[V]]] = []
         while self._waiting and len(passengers) < self._max_batch:
-            item, future = self._waiting.popleft()
-            if not future.done():
-                passengers.append((item, future))
+            item, ticket = self._waiting.popleft()
+            if not ticket.done():
+                passengers.append((item, ticket))
         return passengers
 
-    async def _run_trip(self, passengers: list[tuple[K, asyncio.Future[V]]]) -> None:
+    async def _run_trip(self, passengers: list[tuple[K, Ticket[V]]]) -> None:
         if not passengers:
             return
         results: Sequence[V | Exception]
@@ -92,18 +120,18 @@ class Batcher[K, V]:
         except Exception as error:  # noqa: BLE001 - the callers get it
             results = [error] * len(passengers)
         except BaseException:
-            for _, future in passengers:
-                future.cancel()
+            for _, ticket in passengers:
+                ticket.cancel()
             raise
         deliver(passengers, results)
 
 
-def deliver[K, V](passengers: Sequence[tuple[K, asyncio.Future[V]]], results: Sequence[V | Exception]) -> None:
-    """Wake the callers that still wait."""
-    for (_, future), result in zip(passengers, results, strict=True):
-        if future.done():
+def deliver[K, V](passengers: Sequence[tuple[K, Ticket[V]]], results: Sequence[V | Exception]) -> None:
+    """Leave the results in the tickets of those who still wait."""
+    for (_, ticket), result in zip(passengers, results, strict=True):
+        if ticket.done():
             continue
         if isinstance(result, Exception):
-            future.set_exception(result)
+            ticket.set_exception(result)
         else:
-            future.set_result(result)
+            ticket.set_result(result)

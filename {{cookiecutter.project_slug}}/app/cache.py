@@ -58,17 +58,14 @@ class ResponseCache:
     def __init__(self, redis: Redis, *, ttl: int, max_waiting: int) -> None:
         self._redis = redis
         self._ttl = ttl
-        self._look_up = Batcher(self._look_up_batch, max_batch=MAX_KEYS, max_waiting=max_waiting)
+        # What is kept under a key; all keys that wait share one round trip.
+        self.find = Batcher(self._look_up, max_batch=MAX_KEYS, max_waiting=max_waiting)
         self._store = Batcher(self._store_batch, max_batch=MAX_KEPT_AT_ONCE, max_waiting=max_waiting)
         self._asleep_until = 0.0
         self._missed_invalidations = 0
         self._making_up: asyncio.Task[None] | None = None
 
-    async def find(self, key: str) -> Found:
-        """Return what is kept under a key; all keys that wait share one round trip."""
-        return await self._look_up(key)
-
-    async def _look_up_batch(self, keys: Sequence[str]) -> Sequence[Found]:
+    async def _look_up(self, keys: Sequence[str]) -> Sequence[Found]:
         if self._missed_invalidations or self._asleep():
             return [NOT_ASKED] * len(keys)
         distinct = list(dict.fromkeys(keys))

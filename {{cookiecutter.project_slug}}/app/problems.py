@@ -85,4 +85,9 @@ async def on_idempotency_key_reused(_: Request, __: Exception) -> Response:
 
 async def on_unexpected_error(_: Request, __: Exception) -> Response:
     """Tell nothing about the inside; the log has the traceback."""
+    return unexpected_error()
+
+
+def unexpected_error() -> Response:
+    """Return the response for an error that nobody expects."""
     return problem(500, "The service failed to handle this request; the error is in its log.")

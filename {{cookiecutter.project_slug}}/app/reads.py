@@ -1,5 +1,6 @@
 """Reads: identical concurrent GETs share one trip, and one cached answer."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -11,10 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import crud
 from app.answers import OK, Answer, RawHeader, answer_of
-from app.batching import Batcher, Overloaded
+from app.batching import Batcher, Overloaded, Ticket
 
 # {%- if cookiecutter.caching +%}
-from app.cache import ResponseCache
+from app.cache import Found, ResponseCache
 
 # {%- endif +%}
 from app.db import Database, DatabaseUnavailable
@@ -25,6 +26,7 @@ MAX_IDS = 500
 # Bytes; longer ones are nobody's page, and would fill the memory.
 LONGEST_REMEMBERED_QUERY = 256
 NOT_MODIFIED = 304
+READS = "reads"
 
 # Requests with one of these may get an answer of their own; the last two announce a body.
 PERSONAL_REQUEST_HEADERS = frozenset([b"authorization", b"cookie", b"origin", b"content-length", b"transfer-encoding"])
@@ -52,14 +54,14 @@ class ItemReader:
 
     async def page(self, *, limit: int, after: Position | None) -> tuple[Sequence[crud.ItemRow], str | None]:
         """Return up to `limit` items, newest first, and the cursor of the page that follows, if one does."""
-        rows = await self._database.read(partial(crud.list_items, limit=limit + 1, after=after))
+        rows = await self._database.run(partial(crud.list_items, limit=limit + 1, after=after))
         if len(rows) <= limit:
             return rows, None
         last = rows[limit - 1]
         return rows[:limit], encode_cursor(Position(last.created_at, last.id))
 
     async def _select_batch(self, ids: Sequence[UUID]) -> Sequence[crud.ItemRow | None]:
-        found = await self._database.read(partial(crud.get_items, ids=ids))
+        found = await self._database.run(partial(crud.get_items, ids=ids))
         return [found.get(item_id) for item_id in ids]
 
 
@@ -77,42 +79,36 @@ class SharedReads:
     Other parameters do not reach the key, as they do not change the answer. Requests with credentials pass by.
 
     Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13), and say in `X-Cache` where they come from.
+
+    The server finds it in the state of the lifespan, so that it can get answers without a run of the application.
     """
 
     def __init__(self, app: ASGIApp, routes: Mapping[str, tuple[str, ...]], *, max_waiting: int) -> None:
         self._app = app
         self._routes = routes
         self._max_waiting = max_waiting
-        # Those who wait keep a batcher alive, and the last one of them lets it go.
+        # A batcher lives as long as its trips.
         self._renders = WeakValueDictionary[tuple[str, bytes | None], Batcher[Scope, Shared]]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        key = None
-        if scope["type"] == "http" and scope["method"] == "GET":
-            key = self._key_of(scope)
+        if scope["type"] == "lifespan":
+            scope["state"][READS] = self
+        key = self.key_of(scope) if scope["type"] == "http" else None
         if key is None:
             await self._app(scope, receive, send)
             return
-        if_none_match = None
-        for name, value in scope["headers"]:
-            if name in PERSONAL_REQUEST_HEADERS:
-                await self._app(scope, receive, partial(send_with_header, send, BYPASS))
-                return
-            if name == b"if-none-match":
-                if_none_match = value
-        try:
-            answer, cache_status = await self._find(key, scope)
-        except Overloaded:
-            await overloaded()(scope, receive, send)
+        if is_personal(scope):
+            await self._app(scope, receive, partial(send_with_header, send, BYPASS))
             return
-        status, headers, body = answer
-        if if_none_match is not None and status == OK and matches(if_none_match, headers[0][1]):
-            status, headers, body = NOT_MODIFIED, headers[:1], b""
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, cache_status]})
-        await send({"type": "http.response.body", "body": body})
+        answer = await self._answer(key, scope)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
-    def _key_of(self, scope: Scope) -> str | None:
+    def key_of(self, scope: Scope) -> str | None:
+        """Return what is the same in all requests that may share an answer, or None where none may."""
+        if scope["method"] != "GET":
+            return None
         path: str = scope["path"]
         parameters = self._routes.get(path)
         if parameters is None and not path.endswith("/"):
@@ -127,27 +123,65 @@ class SharedReads:
         # The path is decoded and may hold any character, the encoded parameters hold no space.
         return f"{declared} {path}" if declared else path
 
-    async def _find(self, key: str, scope: Scope) -> Shared:
-        generation = None
+    def board(self, key: str, scope: Scope, ticket: Ticket[Shared]) -> None:
+        """Let the next trip for a key leave its answer in a ticket.
+
+        Raises Overloaded at once when too many wait already.
+        """
         # {% if cookiecutter.caching %}
         cache: ResponseCache | None = scope["state"]["cache"]
         if cache is not None:
-            found = await cache.find(key)
-            if found.answer is not None:
-                return Shared(found.answer, HIT)
-            generation = found.generation
+            cache.find.board(key, LookUp(self, key, scope, ticket))
+            return
         # {% endif %}
-        return await self._render(key, generation, scope)
+        self.render(key, None, scope, ticket)
 
-    async def _render(self, key: str, generation: bytes | None, scope: Scope) -> Shared:
+    def render(self, key: str, generation: bytes | None, scope: Scope, ticket: Ticket[Shared]) -> None:
+        """Let the next run of the application for a key and generation leave its answer in a ticket.
+
+        Raises Overloaded at once when too many wait already.
+        """
         flight = self._renders.get((key, generation))
         if flight is None:
             render = Render(self._app, key, generation)
             flight = Batcher(render.send, max_batch=self._max_waiting, max_waiting=self._max_waiting)
             self._renders[key, generation] = flight
-        return await flight(scope)
+        flight.board(scope, ticket)
+
+    async def _answer(self, key: str, scope: Scope) -> Answer:
+        shared: asyncio.Future[Shared] = asyncio.get_running_loop().create_future()
+        try:
+            self.board(key, scope, shared)
+            return heed_conditions(scope, await shared)
+        except Overloaded:
+            return Answer.of(overloaded())
 
 
+# {% if cookiecutter.caching %}
+class LookUp:
+    """The ticket of a look-up: what is not kept is rendered."""
+
+    def __init__(self, reads: SharedReads, key: str, scope: Scope, ticket: Ticket[Shared]) -> None:
+        self._reads = reads
+        self._key = key
+        self._scope = scope
+        self._ticket = ticket
+        self.done = ticket.done
+        self.set_exception = ticket.set_exception
+        self.cancel = ticket.cancel
+
+    def set_result(self, found: Found) -> None:
+        """Pass the kept answer on, or get one."""
+        if found.answer is not None:
+            self._ticket.set_result(Shared(found.answer, HIT))
+            return
+        try:
+            self._reads.render(self._key, found.generation, self._scope, self._ticket)
+        except Overloaded as error:
+            self._ticket.set_exception(error)
+
+
+# {% endif %}
 class Render:
     """Runs the application for one key.
 
@@ -175,6 +209,21 @@ class Render:
             self._finished = answer
         # {% endif %}
         return [Shared(answer, MISS), *[Shared(answer, SHARED)] * (len(scopes) - 1)]
+
+
+def heed_conditions(scope: Scope, shared: Shared) -> Answer:
+    """Return what a request gets of a shared answer, which may be that it has not changed."""
+    (status, headers, body), cache_status = shared
+    if status == OK:
+        for name, value in scope["headers"]:
+            if name == b"if-none-match" and matches(value, headers[0][1]):
+                return Answer(NOT_MODIFIED, [headers[0], cache_status], b"")
+    return Answer(status, [*headers, cache_status], body)
+
+
+def is_personal(scope: Scope) -> bool:
+    """Whether the answer may be meant for this client only."""
+    return not PERSONAL_REQUEST_HEADERS.isdisjoint([name for name, _ in scope["headers"]])
 
 
 def declared_parameters(query: bytes, names: tuple[str, ...]) -> str:

@@ -1,18 +1,22 @@
-"""The HTTP server of a worker: it refuses before a refusal costs anything, and ends without losing a request."""
+"""The HTTP server of a worker: it sends shared and refused answers itself, and ends without losing a request."""
 
 import asyncio
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
-from http import HTTPStatus
 from socket import socket
-from typing import Any
+from typing import Any, cast
 
+from starlette.types import Scope
 from uvicorn import Server
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.admission import ADMISSION, Admission
-from app.problems import overloaded
+from app.answers import Answer, RawHeader
+from app.batching import Overloaded
+from app.problems import overloaded, unexpected_error
+from app.reads import READS, Shared, SharedReads, heed_conditions, is_personal
 
 # Seconds in which a stopping worker still answers on connections that carry no request at the moment.
 LINGER = 1.0
@@ -20,7 +24,10 @@ CONNECTION_CLOSE = (b"connection", b"close")
 
 
 class Connection(HttpToolsProtocol):
-    """A connection on which the server refuses, for the application, what is too much.
+    """A connection on which the server itself sends what the outer layers of the application answer most.
+
+    It asks `SharedReads` for the answer to a read that may be shared, and writes head and body as one piece. The
+    messages of ASGI, the layers that they pass and the checks of each header field cost more than such an answer.
 
     While `Admission` is full, a request gets the answer that it would give, without the scope, the task and the
     messages that it needs for it: under overload the worker spends its time on refusals, and here they cost less than
@@ -37,16 +44,15 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._admission: Admission | None = self.app_state.get(ADMISSION)
+        self._reads: SharedReads | None = self.app_state.get(READS)
         self._idle_since = math.inf
 
     def on_headers_complete(self) -> None:
-        """Refuse a request, or let the application have it."""
+        """Refuse a request, or serve it."""
         if self._admission is None or not self._admission.full or not self._may_refuse(self._admission):
             super().on_headers_complete()
             return
-        fields = [b"%s: %s\r\n" % field for field in self.server_state.default_headers]
-        self.transport.write(b"".join(fields).join(refusal()))
-        self.on_response_complete()
+        self.send(refusal())
 
     def on_response_complete(self) -> None:
         """Go on with the next request that is here already, or wait for one."""
@@ -85,6 +91,33 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
         self.loop.call_later(LINGER, super().shutdown)
 
+    def send(self, answer: Answer) -> None:
+        """Send the whole answer to the request in progress."""
+        self.transport.write(to_bytes(answer, self.server_state.default_headers))
+        self.on_response_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if app is not self.app or not self._share(cycle):
+            super()._start_asgi_task(cycle, app)
+
+    def _share(self, cycle: RequestResponseCycle) -> bool:
+        """Begin with a read that may be shared, or leave the request to the application."""
+        reads, admission = self._reads, self._admission
+        if reads is None or admission is None or admission.full:
+            return False
+        if not cycle.keep_alive or self.flow.write_paused or self.access_log:
+            return False
+        scope = cast(Scope, cycle.scope)
+        key = reads.key_of(scope)
+        if key is None or is_personal(scope):
+            return False
+        try:
+            reads.board(key, scope, SharedRead(self, cycle, scope, admission))
+        except Overloaded:
+            return False
+        admission.enter()
+        return True
+
     def _unset_keepalive_if_required(self) -> None:
         # Something arrived: the connection is not idle, and the timer will see that when it ends.
         self._idle_since = math.inf
@@ -109,13 +142,56 @@ class Connection(HttpToolsProtocol):
         )
 
 
+class SharedRead:
+    """The ticket of a read that waits for a shared answer on a connection."""
+
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle, scope: Scope, admission: Admission) -> None:
+        self._connection = connection
+        self._cycle = cycle
+        self._scope = scope
+        self._admission = admission
+
+    def done(self) -> bool:
+        """Tell that the result is needed: with it ends the request, even if the client is gone."""
+        return False
+
+    def set_result(self, shared: Shared) -> None:
+        """Send the answer."""
+        self._send(heed_conditions(self._scope, shared))
+
+    def set_exception(self, exception: Exception) -> None:
+        """Tell the client, and the log, unless there are only too many who wait."""
+        if isinstance(exception, Overloaded):
+            self._send(refusal())
+            return
+        self._connection.logger.error("Exception in ASGI application", exc_info=exception)
+        self._send(Answer.of(unexpected_error()))
+
+    def cancel(self) -> None:
+        """Hang up."""
+        self._admission.leave()
+        self._connection.transport.close()
+
+    def _send(self, answer: Answer) -> None:
+        self._admission.leave()
+        if self._cycle.disconnected:
+            return
+        self._cycle.response_started = self._cycle.response_complete = True
+        self._connection.send(answer)
+        if not self._cycle.keep_alive:
+            self._connection.transport.close()
+
+
+def to_bytes(answer: Answer, server_headers: Sequence[RawHeader]) -> bytes:
+    """Return what goes over the wire (RFC 9112, section 2.1)."""
+    fields = [b"%s: %s\r\n" % field for field in (*server_headers, *answer.headers)]
+    return b"".join([STATUS_LINE[answer.status], *fields, b"\r\n", answer.body])
+
+
 @cache
-def refusal() -> tuple[bytes, bytes]:
-    """Return the bytes of a refusal before and after the fields that the server adds."""
-    response = overloaded()
-    status = HTTPStatus(response.status_code)
-    fields = [b"%s: %s\r\n" % field for field in response.raw_headers]
-    return f"HTTP/1.1 {status} {status.phrase}\r\n".encode(), b"".join([*fields, b"\r\n", bytes(response.body)])
+def refusal() -> Answer:
+    """Return the answer of a full service."""
+    return Answer.of(overloaded())
 
 
 class GracefulServer(Server):

@@ -1,13 +1,15 @@
 import asyncio
+import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import alembic.config
 import httpx2
+import hypothesis
 import pytest
 import uvicorn
 from sqlalchemy import delete
@@ -21,6 +23,10 @@ from tests.waiting import eventually
 
 PROJECT = Path(__file__).parent.parent
 
+# An example that a busy machine slows down is not a bug.
+hypothesis.settings.register_profile("service", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("service")
+
 type Serve = Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient]]
 
 
@@ -33,6 +39,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     left_out = sum(NEEDS_SERVER in reason for reason in reasons)
     if left_out:
         terminalreporter.write_line(f"Left out: {left_out} tests that need servers. To run them too: make test-stack")
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """What the service and its server log of warnings and errors."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    handler = Lines(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("app", "uvicorn.error")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield lines
+    for logger in loggers:
+        logger.removeHandler(handler)
 
 
 @pytest.fixture

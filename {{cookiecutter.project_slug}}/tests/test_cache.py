@@ -358,9 +358,7 @@ class World:
 ACTIONS = st.sampled_from(["read", "read", "read", "write", "write", "finish", "finish last", "evict", "restart"])
 
 
-@hypothesis.settings(
-    deadline=None, max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
-)
+@hypothesis.settings(max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(steps=st.lists(st.tuples(ACTIONS, st.integers(0, 1)), min_size=5, max_size=40))
 async def test_no_interleaving_makes_a_read_stale(
     redis: Redis, cache: ResponseCache, settings: Settings, steps: list[tuple[str, int]]

@@ -1,9 +1,7 @@
 """The database is away: the client is told in time, and everything works again by itself."""
 
 import asyncio
-import logging
 import time
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import httpx2
@@ -13,21 +11,6 @@ from app.db import QUIET
 from tests.conftest import Serve
 from tests.proxy import proxied
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """What the log says about the database."""
-    lines: list[str] = []
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    handler = Lines()
-    logging.getLogger("app.db").addHandler(handler)
-    yield lines
-    logging.getLogger("app.db").removeHandler(handler)
 
 
 async def assert_told_in_time(client: httpx2.AsyncClient) -> None:

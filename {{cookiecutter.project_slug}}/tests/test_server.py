@@ -1,16 +1,18 @@
-"""The server refuses in the words of the application without asking it, and knows which connection is idle."""
+"""The server shares and refuses in the words of the application, and knows which connection is idle."""
 
 import asyncio
 import socket
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from uuid import UUID
 
 import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from app.admission import Admission
+from app.reads import Render, Shared
 from tests.conftest import Serve
 from tests.waiting import eventually
 
@@ -50,6 +52,8 @@ async def full_service(serve: Serve) -> AsyncGenerator[tuple[Client, Client]]:
     """Yield a connection whose request waits for its body in the only place there is, and another one."""
     async with serve(limit_concurrency=1) as client, connected(client) as inside, connected(client) as outside:
         inside.writer.write(POST_HEAD)
+        # Otherwise a read that arrives at the same moment may have the place first.
+        assert b" 200 " in (await outside.send(get("/livez")))[0]
 
         async def full() -> bool:
             head, _ = await outside.send(GET)
@@ -66,11 +70,139 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
     serve = Admission.__call__
 
     async def call(self: Admission, scope: Scope, receive: Receive, send: Send) -> None:
-        scopes.append(scope)
+        if scope["type"] == "http":
+            scopes.append(scope)
         await serve(self, scope, receive, send)
 
     monkeypatch.setattr(Admission, "__call__", call)
     return scopes
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """An event that shared reads wait for."""
+    event = asyncio.Event()
+    answer = Render.send
+
+    async def send(self: Render, scopes: Sequence[Scope]) -> Sequence[Shared]:
+        await event.wait()
+        return await answer(self, scopes)
+
+    monkeypatch.setattr(Render, "send", send)
+    return event
+
+
+def get(path: str, *fields: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
+
+
+def without_end(head: bytes) -> bytes:
+    return head.replace(b"connection: close\r\n", b"")
+
+
+@pytest.mark.parametrize("path", ["/items", "/items?limit=1", f"/items/{UUID(int=0)}", "/items?cursor=x", "/items/%00"])
+async def test_an_answer_of_the_server_is_that_of_the_application(serve: Serve, asked: list[Scope], path: str) -> None:
+    async with serve() as client, connected(client) as connection, connected(client) as last:
+        by_server = await connection.send(get(path))
+        assert not asked
+        head, body = await last.send(get(path, "Connection: close"))
+        assert (without_end(head), body) == by_server
+        assert len(asked) == 1
+        assert await connection.send(get(path)) == by_server
+
+
+async def test_the_server_says_when_nothing_has_changed(serve: Serve, asked: list[Scope]) -> None:
+    async with serve() as client, connected(client) as connection:
+        etag = (await client.get("/items")).headers["etag"]
+        asked.clear()
+        connection.writer.write(get("/items", 'If-None-Match: "other"', f"If-None-Match: {etag}"))
+        head = await connection.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 304 ")
+        assert b"content-length" not in head
+        assert b" 200 " in (await connection.send(get("/items")))[0]
+        assert not asked
+
+
+async def test_what_may_be_personal_is_left_to_the_application(serve: Serve, asked: list[Scope]) -> None:
+    async with serve() as client, connected(client) as connection:
+        for field in ("Authorization: x", "Content-Length: 0"):
+            head, _ = await connection.send(get("/items", field))
+            assert b"x-cache: bypass" in head
+        assert len(asked) == 2
+
+
+async def test_shared_answers_keep_the_order_of_the_requests(serve: Serve) -> None:
+    async with serve() as client, connected(client) as connection:
+        await connection.send(POST_HEAD + POST_BODY)
+        paths = ["/items?limit=1", "/livez", "/items", "/items?limit=0", "/items?limit=1"]
+        connection.writer.writelines(map(get, paths))
+        answers = [await connection.send(b"") for _ in paths]
+        assert answers == [await connection.send(get(path)) for path in paths]
+
+
+async def test_an_answer_is_one_segment(serve: Serve) -> None:
+    async with serve() as client, connected(client) as connection:
+        for _ in range(20):
+            connection.writer.write(GET)
+            head, _, body = (await connection.reader.read(65_536)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert body
+
+
+async def test_a_shared_read_takes_a_place_while_it_waits(serve: Serve, gate: asyncio.Event) -> None:
+    async with serve(limit_concurrency=2) as client, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(client)) for _ in range(5)]
+        answering = [asyncio.create_task(connection.send(GET)) for connection in clients]
+        refused, _ = await asyncio.wait(answering, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        assert refused
+        gate.set()
+        heads = [head for head, _ in await asyncio.gather(*answering)]
+        assert sum(b" 503 " in head for head in heads) == 3
+        assert b" 200 " in (await clients[0].send(GET))[0]
+
+
+async def test_a_client_that_goes_away_takes_nothing_with_it(serve: Serve, gate: asyncio.Event, log: list[str]) -> None:
+    async with serve(limit_concurrency=2) as client, connected(client) as patient:
+        async with connected(client) as hasty:
+            hasty.writer.write(GET)
+            answering = asyncio.create_task(patient.send(GET))
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)
+        gate.set()
+        assert b" 200 " in (await answering)[0]
+        assert b" 200 " in (await patient.send(GET))[0]
+    assert not log
+
+
+async def test_a_stopping_server_ends_a_connection_after_a_shared_answer(serve: Serve, gate: asyncio.Event) -> None:
+    async with AsyncExitStack() as serving:
+        client = await serving.enter_async_context(serve())
+        async with connected(client) as connection:
+            answering = asyncio.create_task(connection.send(GET))
+            await asyncio.sleep(0.05)
+            stopping = asyncio.create_task(serving.aclose())
+            await asyncio.sleep(0.3)
+            gate.set()
+            head, _ = await answering
+            assert b" 200 " in head
+            assert b"\r\nconnection: close\r\n" in head
+            assert await connection.reader.read() == b""
+        await stopping
+
+
+async def test_a_bug_in_a_shared_read_is_told_and_logged(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, log: list[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Render, "send", broken)
+    async with serve() as client, connected(client) as connection:
+        head, _ = await connection.send(GET)
+        assert b" 500 " in head
+        assert b"application/problem+json" in head
+        assert b" 200 " in (await connection.send(get("/livez")))[0]
+    assert "RuntimeError: broken" in "".join(log)
 
 
 async def test_a_refusal_of_the_server_is_that_of_the_application(serve: Serve, asked: list[Scope]) -> None:
