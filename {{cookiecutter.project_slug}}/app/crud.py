@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, String, Table, Text, any_, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import ARRAY, Integer, Row, String, Table, Text, any_, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
@@ -22,16 +22,25 @@ READ_COLUMNS = (Item.id, Item.name, Item.description, Item.created_at)
 NEW_COLUMNS = (*READ_COLUMNS, Item.fingerprint)
 
 
+# Statements are made once: to make one costs as much as to send it.
+FIRST_PAGE = (
+    select(*READ_COLUMNS).order_by(Item.created_at.desc(), Item.id.desc()).limit(bindparam("limit", type_=Integer))
+)
+NEXT_PAGE = FIRST_PAGE.where(
+    tuple_(Item.created_at, Item.id)
+    < tuple_(bindparam("created_at", type_=Item.created_at.type), bindparam("id", type_=Item.id.type))
+)
+
+
 class IdempotencyKeyReused(Exception):
     """The idempotency key came before, with another request."""
 
 
 async def list_items(connection: AsyncConnection, *, limit: int, after: Position | None) -> Sequence[ItemRow]:
     """Return up to `limit` items, newest first, that follow a position."""
-    statement = select(*READ_COLUMNS).order_by(Item.created_at.desc(), Item.id.desc()).limit(limit)
-    if after is not None:
-        statement = statement.where(tuple_(Item.created_at, Item.id) < after)
-    return (await connection.execute(statement)).all()
+    if after is None:
+        return (await connection.execute(FIRST_PAGE, {"limit": limit})).all()
+    return (await connection.execute(NEXT_PAGE, {"limit": limit, **after._asdict()})).all()
 
 
 async def get_items(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, ItemRow]:
