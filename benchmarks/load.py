@@ -41,7 +41,7 @@ class Script(NamedTuple):
 
     name: str
     arguments: Sequence[object]
-    threads: int = 2
+    threads: int = 1
 
 
 def read(
