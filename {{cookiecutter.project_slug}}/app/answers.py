@@ -1,6 +1,9 @@
 """A finished answer of the application, as a value that can be shared and kept."""
 
+import asyncio
 import logging
+import re
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import NamedTuple, Self
 
@@ -15,6 +18,11 @@ type RawHeader = tuple[bytes, bytes]
 
 # An answer with one of these is meant for one client only (RFC 9110, RFC 6265).
 PERSONAL_HEADERS = frozenset([b"set-cookie", b"vary", b"www-authenticate"])
+
+# They say how the application sent the body (RFC 9112, section 6), which is whole now.
+FRAMING_HEADERS = frozenset([b"content-length", b"transfer-encoding"])
+WITHOUT_BODY = frozenset([204, 304])
+UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Answer(NamedTuple):
@@ -53,14 +61,23 @@ class Answer(NamedTuple):
 
 
 async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
-    """Run an application for a request without a body and return its whole answer."""
+    """Run an application for a request without a body and return its whole answer.
+
+    Raises what the application raises, and RuntimeError when its answer is not whole or its fields are not safe.
+    """
     status = 0
     headers: list[RawHeader] = []
     chunks: list[bytes] = []
     complete = False
 
+    requests: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        if requests:
+            return requests.pop()
+        # Those who share the answer do not go away together, so the application never hears of one who does.
+        disconnect: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        return await disconnect
 
     async def send(message: Message) -> None:
         nonlocal status, headers, complete
@@ -77,10 +94,26 @@ async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
         if not complete:
             raise
         logger.exception("the application failed at %s", scope["path"])
+    if not complete:
+        raise RuntimeError("the application ended before its answer did")
     body = b"".join(chunks)
+    fields = fields_of(status, headers, body)
     if status == OK:
-        headers.insert(0, (b"etag", entity_tag(body)))
-    return Answer(status, headers, body)
+        fields.insert(0, (b"etag", entity_tag(body)))
+    return Answer(status, fields, body)
+
+
+def fields_of(status: int, headers: Iterable[RawHeader], body: bytes) -> list[RawHeader]:
+    """Return the header fields of an answer whose body is whole, ready to be sent as they are.
+
+    Raises RuntimeError for a character that would end a field (RFC 9110, section 5.5).
+    """
+    fields = [(name.lower(), value) for name, value in headers if name.lower() not in FRAMING_HEADERS]
+    if any(UNSAFE.search(part) for field in fields for part in field):
+        raise RuntimeError("the application sent a header field with a control character")
+    if status in WITHOUT_BODY:
+        return fields
+    return [(b"content-length", b"%d" % len(body)), *fields]
 
 
 def entity_tag(body: bytes) -> bytes:

@@ -1,13 +1,14 @@
 import asyncio
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import httpx2
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.answers import Answer
+from app.answers import Answer, answer_of
 from app.reads import LONGEST_REMEMBERED_QUERY, SharedReads, remembered_parameters
 from tests.conftest import Serve
 from tests.waiting import settle
@@ -253,6 +254,44 @@ async def test_conditional_requests_work_end_to_end(serve: Serve) -> None:
         await client.post("/items", json={"name": "x"})
         changed = await client.get("/items", headers={"If-None-Match": first.headers["etag"]})
         assert changed.status_code == 200
+
+
+async def run(app: ASGIApp) -> Answer:
+    return await asyncio.wait_for(answer_of(app, {"type": "http", "method": "GET", "path": "/items"}), 5)
+
+
+async def test_a_streamed_answer_is_whole_when_it_is_shared() -> None:
+    async def chunks() -> AsyncGenerator[bytes]:
+        yield b"a"
+        # Whoever waits for the client to go away meanwhile must not keep the loop busy.
+        await asyncio.sleep(0.01)
+        yield b"b"
+
+    answer = await run(StreamingResponse(chunks(), media_type="text/plain"))
+    assert answer.body == b"ab"
+    assert (b"content-length", b"2") in answer.headers
+
+
+async def test_an_answer_is_framed_by_its_length() -> None:
+    async def chunked(_: Scope, __: Receive, send: Send) -> None:
+        headers = [(b"Transfer-Encoding", b"chunked"), (b"X-Other", b"1")]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": b"abc"})
+
+    assert await run(chunked) == Answer(404, [(b"content-length", b"3"), (b"x-other", b"1")], b"abc")
+    assert await run(Response(status_code=204)) == Answer(204, [], b"")
+
+
+async def test_what_would_break_the_wire_is_not_shared() -> None:
+    async def silent(_: Scope, __: Receive, ___: Send) -> None:
+        pass
+
+    async def unfinished(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    for app in (silent, unfinished, Response(headers={"x-echo": "a\r\nset-cookie: b=c"})):
+        with pytest.raises(RuntimeError):
+            await run(app)
 
 
 async def test_an_exception_of_a_shared_run_reaches_every_caller() -> None:
