@@ -121,8 +121,9 @@ MUTATIONS = [
     Mutation(
         "a write with an unclear end invalidates",
         "app/writes.py",
-        "        try:\n            return await self._database.run(work)\n        finally:\n",
-        "        result = await self._database.run(work)\n        try:\n            return result\n        finally:\n",
+        "        try:\n            return await self._database.write(work)\n        finally:\n",
+        "        result = await self._database.write(work)\n        try:\n            return result\n"
+        "        finally:\n",
         "test_writes.py::test_a_write_with_an_unclear_end_is_a_change",
         "assert 0 == 3",
     ),
@@ -184,12 +185,20 @@ MUTATIONS = [
         "assert b' 201 ' in b'HTTP/1.1 503",
     ),
     Mutation(
-        "the server shares nothing that may be personal",
-        "app/server.py",
-        "        if key is None or is_personal(scope):\n",
-        "        if key is None:\n",
+        "nothing is shared that may be personal",
+        "app/reads.py",
+        "        if parameters is None or is_personal(scope):\n",
+        "        if parameters is None:\n",
         "test_server.py::test_what_may_be_personal_is_left_to_the_application",
         "assert b'x-cache: bypass' in",
+    ),
+    Mutation(
+        "a pipeline that broke off is left alone",
+        "app/server.py",
+        "        if not self._connection.transport.is_closing():\n",
+        "        if not self._cycle.disconnected:\n",
+        "test_server.py::test_a_pipeline_that_breaks_off_takes_nothing_with_it",
+        "a result could not be used",
     ),
     Mutation(
         "a read that the server shares is bounded, too",

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Scope
 
 OK = 200
+STATUSES = range(200, 600)
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,9 @@ type RawHeader = tuple[bytes, bytes]
 # An answer with one of these is meant for one client only (RFC 9110, RFC 6265).
 PERSONAL_HEADERS = frozenset([b"set-cookie", b"vary", b"www-authenticate"])
 
-# They say how the application sent the body (RFC 9112, section 6), which is whole now.
-FRAMING_HEADERS = frozenset([b"content-length", b"transfer-encoding"])
+# They say how the application sent the body, which is whole now, and what becomes of the connection, which is the
+# server's (RFC 9112, sections 6 and 9).
+FRAMING_HEADERS = frozenset([b"content-length", b"transfer-encoding", b"connection", b"keep-alive"])
 WITHOUT_BODY = frozenset([204, 304])
 UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -94,8 +96,8 @@ async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
         if not complete:
             raise
         logger.exception("the application failed at %s", scope["path"])
-    if not complete:
-        raise RuntimeError("the application ended before its answer did")
+    if not complete or status not in STATUSES:
+        raise RuntimeError("the application ended without a whole answer")
     body = b"".join(chunks)
     fields = fields_of(status, headers, body)
     if status == OK:

@@ -1,9 +1,12 @@
 """Natural batching: what arrives while a trip is under way travels together on the next one."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class Overloaded(Exception):
@@ -11,7 +14,7 @@ class Overloaded(Exception):
 
 
 class Ticket[V](Protocol):
-    """Where a trip leaves a result: a future, or what uses the result at once. None of its methods may raise."""
+    """Where a trip leaves a result: a future, or what uses the result at once and without waiting."""
 
     def done(self) -> bool:
         """Tell whether nobody waits for the result any more."""
@@ -120,8 +123,9 @@ class Batcher[K, V]:
         except Exception as error:  # noqa: BLE001 - the callers get it
             results = [error] * len(passengers)
         except BaseException:
-            for _, ticket in passengers:
+            for _, ticket in [*passengers, *self._waiting]:
                 ticket.cancel()
+            self._waiting.clear()
             raise
         deliver(passengers, results)
 
@@ -131,7 +135,12 @@ def deliver[K, V](passengers: Sequence[tuple[K, Ticket[V]]], results: Sequence[V
     for (_, ticket), result in zip(passengers, results, strict=True):
         if ticket.done():
             continue
-        if isinstance(result, Exception):
-            ticket.set_exception(result)
-        else:
-            ticket.set_result(result)
+        try:
+            if isinstance(result, Exception):
+                ticket.set_exception(result)
+            else:
+                ticket.set_result(result)
+        except Exception:
+            # The others of the trip are not to blame.
+            logger.exception("a result could not be used")
+            ticket.cancel()

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from app.answers import Answer
-from app.batching import Batcher, Overloaded
+from app.batching import Batcher, Overloaded, Ticket
 from app.config import Settings
 
 logger = logging.getLogger(__name__)
@@ -58,14 +58,24 @@ class ResponseCache:
     def __init__(self, redis: Redis, *, ttl: int, max_waiting: int) -> None:
         self._redis = redis
         self._ttl = ttl
-        # What is kept under a key; all keys that wait share one round trip.
-        self.find = Batcher(self._look_up, max_batch=MAX_KEYS, max_waiting=max_waiting)
+        self._look_up = Batcher(self._look_up_batch, max_batch=MAX_KEYS, max_waiting=max_waiting)
         self._store = Batcher(self._store_batch, max_batch=MAX_KEPT_AT_ONCE, max_waiting=max_waiting)
         self._asleep_until = 0.0
         self._missed_invalidations = 0
         self._making_up: asyncio.Task[None] | None = None
 
-    async def _look_up(self, keys: Sequence[str]) -> Sequence[Found]:
+    async def find(self, key: str) -> Found:
+        """Return what is kept under a key; all keys that wait share one round trip."""
+        return await self._look_up(key)
+
+    def board(self, key: str, ticket: Ticket[Found]) -> None:
+        """Let the next round trip leave in a ticket what is kept under a key.
+
+        Raises Overloaded at once when too many wait already.
+        """
+        self._look_up.board(key, ticket)
+
+    async def _look_up_batch(self, keys: Sequence[str]) -> Sequence[Found]:
         if self._missed_invalidations or self._asleep():
             return [NOT_ASKED] * len(keys)
         distinct = list(dict.fromkeys(keys))

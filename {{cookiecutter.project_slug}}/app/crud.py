@@ -22,7 +22,7 @@ READ_COLUMNS = (Item.id, Item.name, Item.description, Item.created_at)
 NEW_COLUMNS = (*READ_COLUMNS, Item.fingerprint)
 
 
-# Statements are made once: to make one costs as much as to send it.
+# What is read most is made once: to make a statement costs as much as to send it.
 FIRST_PAGE = (
     select(*READ_COLUMNS).order_by(Item.created_at.desc(), Item.id.desc()).limit(bindparam("limit", type_=Integer))
 )

@@ -46,35 +46,42 @@ class ContentRefused(Exception):
 
 
 class Database:
-    """Runs work on pooled connections, within a deadline.
-
-    Each statement commits itself: what belongs together is one statement here, and a transaction around it would cost
-    two more round trips, for BEGIN and COMMIT.
-    """
+    """Runs work on pooled connections, within a deadline."""
 
     def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
         self._timeout = timeout
         self._quiet_until = -math.inf
         self._abandoned: set[asyncio.Task[Any]] = set()
+        self._engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def run[T](self, work: Work[T]) -> T:
-        """Run work, which may run twice and must be idempotent.
+    async def read[T](self, work: Work[T]) -> T:
+        """Run work that is one SELECT, without the round trips of a transaction.
 
-        Raises ContentRefused, or DatabaseUnavailable; after the latter a statement may have been committed.
+        Raises DatabaseUnavailable.
         """
-        try:
-            return await self._within_deadline(work)
-        except DatabaseUnavailable as error:
-            self._log(error)
-            raise
+        return await self._run(self._autocommit.connect, work)
+
+    async def write[T](self, work: Work[T]) -> T:
+        """Run work in one transaction and commit it. The work may run twice, so it must be idempotent.
+
+        Raises ContentRefused, or DatabaseUnavailable; after the latter the transaction may have been committed.
+        """
+        return await self._run(self._engine.begin, work)
 
     async def ping(self) -> None:
         """Ask for nothing and get it.
 
         Raises DatabaseUnavailable.
         """
-        await self.run(lambda connection: connection.execute(text("SELECT 1")))
+        await self.read(lambda connection: connection.execute(text("SELECT 1")))
+
+    async def _run[T](self, connect: Connect, work: Work[T]) -> T:
+        try:
+            return await self._within_deadline(connect, work)
+        except DatabaseUnavailable as error:
+            self._log(error)
+            raise
 
     def _log(self, error: DatabaseUnavailable) -> None:
         now = time.monotonic()
@@ -82,8 +89,8 @@ class Database:
             self._quiet_until = now + QUIET
             logger.warning("the database cannot be used: %s", error)
 
-    async def _within_deadline[T](self, work: Work[T]) -> T:
-        attempt = asyncio.create_task(run_work(self._autocommit.connect, work))
+    async def _within_deadline[T](self, connect: Connect, work: Work[T]) -> T:
+        attempt = asyncio.create_task(run_work(connect, work))
         try:
             done, _ = await asyncio.wait([attempt], timeout=self._timeout)
         except asyncio.CancelledError:

@@ -54,14 +54,14 @@ class ItemReader:
 
     async def page(self, *, limit: int, after: Position | None) -> tuple[Sequence[crud.ItemRow], str | None]:
         """Return up to `limit` items, newest first, and the cursor of the page that follows, if one does."""
-        rows = await self._database.run(partial(crud.list_items, limit=limit + 1, after=after))
+        rows = await self._database.read(partial(crud.list_items, limit=limit + 1, after=after))
         if len(rows) <= limit:
             return rows, None
         last = rows[limit - 1]
         return rows[:limit], encode_cursor(Position(last.created_at, last.id))
 
     async def _select_batch(self, ids: Sequence[UUID]) -> Sequence[crud.ItemRow | None]:
-        found = await self._database.run(partial(crud.get_items, ids=ids))
+        found = await self._database.read(partial(crud.get_items, ids=ids))
         return [found.get(item_id) for item_id in ids]
 
 
@@ -94,11 +94,11 @@ class SharedReads:
         """Serve a request."""
         if scope["type"] == "lifespan":
             scope["state"][READS] = self
-        key = self.key_of(scope) if scope["type"] == "http" else None
-        if key is None:
+        if scope["type"] != "http" or self._parameters_of(scope) is None:
             await self._app(scope, receive, send)
             return
-        if is_personal(scope):
+        key = self.key_of(scope)
+        if key is None:
             await self._app(scope, receive, partial(send_with_header, send, BYPASS))
             return
         answer = await self._answer(key, scope)
@@ -107,14 +107,10 @@ class SharedReads:
 
     def key_of(self, scope: Scope) -> str | None:
         """Return what is the same in all requests that may share an answer, or None where none may."""
-        if scope["method"] != "GET":
+        parameters = self._parameters_of(scope)
+        if parameters is None or is_personal(scope):
             return None
         path: str = scope["path"]
-        parameters = self._routes.get(path)
-        if parameters is None and not path.endswith("/"):
-            parameters = self._routes.get(path[: path.rfind("/")] + "/*")
-        if parameters is None:
-            return None
         query: bytes = scope["query_string"]
         if not query or not parameters:
             return path
@@ -122,6 +118,16 @@ class SharedReads:
         declared = select(query, parameters)
         # The path is decoded and may hold any character, the encoded parameters hold no space.
         return f"{declared} {path}" if declared else path
+
+    def _parameters_of(self, scope: Scope) -> tuple[str, ...] | None:
+        """Return the declared parameters of a path whose answers may be shared."""
+        if scope["method"] != "GET":
+            return None
+        path: str = scope["path"]
+        parameters = self._routes.get(path)
+        if parameters is None and not path.endswith("/"):
+            return self._routes.get(path[: path.rfind("/")] + "/*")
+        return parameters
 
     def board(self, key: str, scope: Scope, ticket: Ticket[Shared]) -> None:
         """Let the next trip for a key leave its answer in a ticket.
@@ -131,7 +137,7 @@ class SharedReads:
         # {% if cookiecutter.caching %}
         cache: ResponseCache | None = scope["state"]["cache"]
         if cache is not None:
-            cache.find.board(key, LookUp(self, key, scope, ticket))
+            cache.board(key, LookUp(self, key, scope, ticket))
             return
         # {% endif %}
         self.render(key, None, scope, ticket)
@@ -166,9 +172,10 @@ class LookUp:
         self._key = key
         self._scope = scope
         self._ticket = ticket
-        self.done = ticket.done
-        self.set_exception = ticket.set_exception
-        self.cancel = ticket.cancel
+
+    def done(self) -> bool:
+        """Tell whether nobody waits for the answer any more."""
+        return self._ticket.done()
 
     def set_result(self, found: Found) -> None:
         """Pass the kept answer on, or get one."""
@@ -178,7 +185,15 @@ class LookUp:
         try:
             self._reads.render(self._key, found.generation, self._scope, self._ticket)
         except Overloaded as error:
-            self._ticket.set_exception(error)
+            self.set_exception(error)
+
+    def set_exception(self, exception: Exception) -> None:
+        """Pass the reason on."""
+        self._ticket.set_exception(exception)
+
+    def cancel(self) -> None:
+        """Pass it on that there will be no answer."""
+        self._ticket.cancel()
 
 
 # {% endif %}

@@ -16,7 +16,7 @@ from app.admission import ADMISSION, Admission
 from app.answers import Answer, RawHeader
 from app.batching import Overloaded
 from app.problems import overloaded, unexpected_error
-from app.reads import READS, Shared, SharedReads, heed_conditions, is_personal
+from app.reads import READS, Shared, SharedReads, heed_conditions
 
 # Seconds in which a stopping worker still answers on connections that carry no request at the moment.
 LINGER = 1.0
@@ -91,9 +91,11 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
         self.loop.call_later(LINGER, super().shutdown)
 
-    def send(self, answer: Answer) -> None:
-        """Send the whole answer to the request in progress."""
+    def send(self, answer: Answer, *, last: bool = False) -> None:
+        """Send a whole answer, and go on unless it is the last one of the connection."""
         self.transport.write(to_bytes(answer, self.server_state.default_headers))
+        if last or CONNECTION_CLOSE in self.server_state.default_headers:
+            self.transport.close()
         self.on_response_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -109,13 +111,13 @@ class Connection(HttpToolsProtocol):
             return False
         scope = cast(Scope, cycle.scope)
         key = reads.key_of(scope)
-        if key is None or is_personal(scope):
+        if key is None:
             return False
+        read = SharedRead(self, cycle, scope, admission)
         try:
-            reads.board(key, scope, SharedRead(self, cycle, scope, admission))
-        except Overloaded:
-            return False
-        admission.enter()
+            reads.board(key, scope, read)
+        except Overloaded as overload:
+            read.set_exception(overload)
         return True
 
     def _unset_keepalive_if_required(self) -> None:
@@ -143,17 +145,24 @@ class Connection(HttpToolsProtocol):
 
 
 class SharedRead:
-    """The ticket of a read that waits for a shared answer on a connection."""
+    """The ticket of a read that waits for a shared answer on a connection.
+
+    It holds a place in `Admission`, and counts as a task of the server, which waits for it when it stops.
+    """
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle, scope: Scope, admission: Admission) -> None:
         self._connection = connection
         self._cycle = cycle
         self._scope = scope
         self._admission = admission
+        self._ended = False
+        self._tasks = cast(set[Any], connection.tasks)
+        self._tasks.add(self)
+        admission.enter()
 
     def done(self) -> bool:
-        """Tell that the result is needed: with it ends the request, even if the client is gone."""
-        return False
+        """Tell whether it was cancelled; without its client it still waits, and ends with the result."""
+        return self._ended
 
     def set_result(self, shared: Shared) -> None:
         """Send the answer."""
@@ -167,19 +176,31 @@ class SharedRead:
         self._connection.logger.error("Exception in ASGI application", exc_info=exception)
         self._send(Answer.of(unexpected_error()))
 
-    def cancel(self) -> None:
-        """Hang up."""
-        self._admission.leave()
+    def cancel(self, **_: object) -> None:
+        """Hang up, whatever the server says to its tasks."""
+        if not self._ended:
+            self._end()
         self._connection.transport.close()
+        # Later, because the server walks through its tasks to cancel them.
+        self._connection.loop.call_soon(self._tasks.discard, self)
 
     def _send(self, answer: Answer) -> None:
+        self._end()
+        self._tasks.discard(self)
+        # Not `cycle.disconnected`: that is told to the newest request of a connection only.
+        if not self._connection.transport.is_closing():
+            self._connection.send(answer, last=not self._cycle.keep_alive)
+
+    def _end(self) -> None:
+        self._ended = True
         self._admission.leave()
-        if self._cycle.disconnected:
-            return
         self._cycle.response_started = self._cycle.response_complete = True
-        self._connection.send(answer)
-        if not self._cycle.keep_alive:
-            self._connection.transport.close()
+        # It refers to the connection, which refers to the cycle.
+        self._cycle.on_response = nothing
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 def to_bytes(answer: Answer, server_headers: Sequence[RawHeader]) -> bytes:

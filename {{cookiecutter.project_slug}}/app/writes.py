@@ -75,7 +75,7 @@ class DirectWriter:
 
     async def _write[T](self, work: Work[T]) -> T:
         try:
-            return await self._database.run(work)
+            return await self._database.write(work)
         finally:
             # After an error too: the database may have committed before it went away.
             for tell in self._on_change:

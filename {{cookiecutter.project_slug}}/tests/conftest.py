@@ -60,8 +60,9 @@ def log() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The loop of production."""
+    return "asyncio", {"use_uvloop": True}
 
 
 def stack_url(name: str) -> str:
@@ -114,15 +115,17 @@ def postgresql_url(database_url: str) -> str:
 def serve(database_url: str) -> Serve:
     """Start the service in this process, on a free port, and stop it at the end of the block."""
 
-    def start(*, keep_alive: int = 5, **settings: Any) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
+    def start(
+        *, keep_alive: int = 5, graceful: int = 5, **settings: Any
+    ) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
         defaults: dict[str, Any] = {"database_url": database_url, "web_concurrency": 1, "log_level": "warning"}
-        return running(Settings(_env_file=None, **(defaults | settings)), keep_alive)
+        return running(Settings(_env_file=None, **(defaults | settings)), keep_alive, graceful)
 
     return start
 
 
 @asynccontextmanager
-async def running(settings: Settings, keep_alive: int) -> AsyncGenerator[httpx2.AsyncClient]:
+async def running(settings: Settings, keep_alive: int, graceful: int) -> AsyncGenerator[httpx2.AsyncClient]:
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         create_app(settings),
@@ -130,7 +133,7 @@ async def running(settings: Settings, keep_alive: int) -> AsyncGenerator[httpx2.
         lifespan="on",
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=graceful,
         timeout_keep_alive=keep_alive,
     )
     server = GracefulServer(config)

@@ -211,3 +211,19 @@ async def test_a_cancelled_trip_releases_its_callers() -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     assert batcher._trips is None
+
+
+class Broken(asyncio.Future[int]):
+    """A ticket that cannot use its result."""
+
+    def set_result(self, _: int, /) -> None:
+        raise RuntimeError
+
+
+async def test_a_ticket_that_fails_takes_no_other_with_it(log: list[str]) -> None:
+    batcher = Batcher(Recorder(), max_batch=10, max_waiting=10)
+    broken = Broken()
+    batcher.board(1, broken)
+    assert await batcher(2) == 20
+    assert broken.cancelled()
+    assert "a result could not be used" in log[0]

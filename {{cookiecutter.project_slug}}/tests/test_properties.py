@@ -58,7 +58,7 @@ def test_a_key_is_what_the_application_reads(one: list[tuple[str, str]], other: 
 
     def key_of(query: list[tuple[str, str]]) -> str | None:
         raw = urlencode(query).encode()
-        return reads.key_of({"method": "GET", "path": "/items", "query_string": raw})
+        return reads.key_of({"method": "GET", "path": "/items", "query_string": raw, "headers": []})
 
     def seen(query: list[tuple[str, str]]) -> dict[str, str]:
         return {name: value for name, value in dict(query).items() if name in ROUTES["/items"]}

@@ -1,6 +1,7 @@
 """The server shares and refuses in the words of the application, and knows which connection is idle."""
 
 import asyncio
+import gc
 import socket
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -13,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.admission import Admission
 from app.reads import Render, Shared
+from app.server import Connection
 from tests.conftest import Serve
 from tests.waiting import eventually
 
@@ -172,6 +174,94 @@ async def test_a_client_that_goes_away_takes_nothing_with_it(serve: Serve, gate:
         assert b" 200 " in (await answering)[0]
         assert b" 200 " in (await patient.send(GET))[0]
     assert not log
+
+
+@pytest.mark.parametrize("end", [b"\0garbage", b""])
+async def test_a_pipeline_that_breaks_off_takes_nothing_with_it(
+    serve: Serve, gate: asyncio.Event, log: list[str], end: bytes
+) -> None:
+    """The answer of its first request comes when its connection is closed already."""
+    async with serve(limit_concurrency=2) as client, connected(client) as patient:
+        async with connected(client) as broken:
+            broken.writer.write(GET + GET + end)
+            await asyncio.sleep(0.05)
+        answering = asyncio.create_task(patient.send(GET))
+        await asyncio.sleep(0.05)
+        gate.set()
+        for _ in range(3):
+            assert b" 200 " in (await answering)[0]
+            answering = asyncio.create_task(patient.send(GET))
+        assert b" 200 " in (await answering)[0]
+    assert [line for line in log if line != "Invalid HTTP request received."] == []
+
+
+async def test_a_connection_leaves_no_garbage(serve: Serve) -> None:
+    """What refers to itself lives until the collector comes by, which is not often."""
+
+    def connections() -> int:
+        return sum(isinstance(thing, Connection) for thing in gc.get_objects())
+
+    async with serve() as client:
+        gc.collect()
+        before = connections()
+        gc.disable()
+        try:
+            for _ in range(20):
+                async with connected(client) as connection:
+                    assert b" 200 " in (await connection.send(GET))[0]
+
+            async def gone() -> bool:
+                return connections() <= before
+
+            await eventually(gone, within=5)
+        finally:
+            gc.enable()
+
+
+async def test_a_stopping_server_waits_for_a_shared_read_without_a_client(serve: Serve, gate: asyncio.Event) -> None:
+    async with AsyncExitStack() as serving:
+        client = await serving.enter_async_context(serve())
+        async with connected(client) as connection:
+            connection.writer.write(GET)
+            await asyncio.sleep(0.05)
+        stopping = asyncio.create_task(serving.aclose())
+        await asyncio.sleep(1.5)
+        assert not stopping.done()
+        gate.set()
+        await asyncio.wait_for(stopping, 3)
+
+
+@pytest.mark.usefixtures("gate")
+async def test_a_server_that_may_not_wait_longer_hangs_up(serve: Serve) -> None:
+    async with AsyncExitStack() as serving:
+        client = await serving.enter_async_context(serve(graceful=1))
+        async with AsyncExitStack() as clients:
+            waiting = [await clients.enter_async_context(connected(client)) for _ in range(3)]
+            for connection in waiting:
+                connection.writer.write(GET)
+            await asyncio.sleep(0.05)
+            await asyncio.wait_for(serving.aclose(), 5)
+            for connection in waiting:
+                assert await connection.reader.read() == b""
+
+
+async def test_a_stopping_server_begins_no_request_behind_its_last_answer(
+    serve: Serve, gate: asyncio.Event, asked: list[Scope]
+) -> None:
+    async with AsyncExitStack() as serving:
+        client = await serving.enter_async_context(serve())
+        async with connected(client) as connection, connected(client) as late:
+            connection.writer.write(GET + POST_HEAD + POST_BODY)
+            await asyncio.sleep(0.05)
+            stopping = asyncio.create_task(serving.aclose())
+            await asyncio.sleep(0.3)
+            gate.set()
+            for reader in (connection, late):
+                head, _ = await reader.send(b"" if reader is connection else GET)
+                assert b"\r\nconnection: close\r\n" in head
+                assert await asyncio.wait_for(reader.reader.read(), 0.4) == b""
+        await stopping
+    assert not asked
 
 
 async def test_a_stopping_server_ends_a_connection_after_a_shared_answer(serve: Serve, gate: asyncio.Event) -> None:

@@ -26,8 +26,8 @@ def item() -> NewItem:
 class CommitsAndGoesAway(Database):
     """A database whose answer to the commit is lost."""
 
-    async def run[T](self, work: Work[T]) -> T:
-        await super().run(work)
+    async def write[T](self, work: Work[T]) -> T:
+        await super().write(work)
         raise DatabaseUnavailable
 
 
@@ -56,10 +56,10 @@ async def test_the_same_items_in_another_order_do_not_wait_for_each_other(postgr
     items = [NewItem(uuid4(), "x", None, datetime.now(UTC), "fingerprint") for _ in range(200)]
     async with open_database(settings, pool_size=1) as one, open_database(settings, pool_size=1) as other:
         for _ in range(5):
-            await one.run(lambda connection: connection.execute(delete(Item)))
+            await one.write(lambda connection: connection.execute(delete(Item)))
             await asyncio.gather(
-                one.run(partial(crud.insert_items, items=items)),
-                other.run(partial(crud.insert_items, items=items[::-1])),
+                one.write(partial(crud.insert_items, items=items)),
+                other.write(partial(crud.insert_items, items=items[::-1])),
             )
 
 
@@ -69,11 +69,11 @@ async def test_a_database_that_only_reads_counts_as_away(postgresql_url: str) ->
     database = Database(engine, timeout=2)
 
     async def insert_into_a_standby(connection: AsyncConnection) -> None:
-        await connection.execute(text("SET default_transaction_read_only TO on"))
+        await connection.execute(text("SET TRANSACTION READ ONLY"))
         await crud.insert_items(connection, [NewItem(uuid4(), "x", None, datetime.now(UTC))])
 
     with pytest.raises(DatabaseUnavailable):
-        await database.run(insert_into_a_standby)
+        await database.write(insert_into_a_standby)
     await engine.dispose()
 
 
