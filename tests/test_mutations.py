@@ -62,12 +62,12 @@ MUTATIONS = [
         "TimeoutError",
     ),
     Mutation(
-        "a caller that went away does not keep the others from their results",
+        "a caller that cannot use its result does not keep the others from theirs",
         "app/batching.py",
-        "        if future.done():\n            continue\n",
-        "",
-        "test_batching.py::test_a_caller_that_goes_away_disturbs_nobody",
-        "InvalidStateError",
+        '            logger.exception("a result could not be used")\n            ticket.cancel()\n',
+        "            raise\n",
+        "test_batching.py::test_a_ticket_that_fails_takes_no_other_with_it",
+        "TimeoutError",
     ),
     Mutation(
         "a caller that went away does not end the trip",
@@ -85,8 +85,8 @@ MUTATIONS = [
     Mutation(
         "a caller that went away before the departure does not travel",
         "app/batching.py",
-        "            if not future.done():\n                passengers.append((item, future))\n",
-        "            passengers.append((item, future))\n",
+        "            if not ticket.done():\n                passengers.append((item, ticket))\n",
+        "            passengers.append((item, ticket))\n",
         "test_batching.py::test_a_caller_that_goes_away_disturbs_nobody",
         "who left before the departure does not travel",
     ),
@@ -203,7 +203,7 @@ MUTATIONS = [
     Mutation(
         "a read that the server shares is bounded, too",
         "app/server.py",
-        "        admission.enter()\n",
+        "        self._admission.enter()\n",
         "",
         "test_server.py::test_a_shared_read_takes_a_place_while_it_waits",
         "assert set()",

@@ -116,8 +116,10 @@ class Connection(HttpToolsProtocol):
         read = SharedRead(self, cycle, scope, admission)
         try:
             reads.board(key, scope, read)
-        except Overloaded as overload:
-            read.set_exception(overload)
+        except Overloaded:
+            # The application says so. To answer from here would go on to the next one of a pipeline from within.
+            return False
+        read.begin()
         return True
 
     def _unset_keepalive_if_required(self) -> None:
@@ -157,8 +159,11 @@ class SharedRead:
         self._admission = admission
         self._ended = False
         self._tasks = cast(set[Any], connection.tasks)
+
+    def begin(self) -> None:
+        """Take the place."""
         self._tasks.add(self)
-        admission.enter()
+        self._admission.enter()
 
     def done(self) -> bool:
         """Tell whether it was cancelled; without its client it still waits, and ends with the result."""

@@ -224,6 +224,6 @@ async def test_a_ticket_that_fails_takes_no_other_with_it(log: list[str]) -> Non
     batcher = Batcher(Recorder(), max_batch=10, max_waiting=10)
     broken = Broken()
     batcher.board(1, broken)
-    assert await batcher(2) == 20
+    assert await asyncio.wait_for(batcher(2), 2) == 20
     assert broken.cancelled()
     assert "a result could not be used" in log[0]

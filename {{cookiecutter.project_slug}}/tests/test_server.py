@@ -218,6 +218,17 @@ async def test_a_connection_leaves_no_garbage(serve: Serve) -> None:
             gc.enable()
 
 
+async def test_a_long_pipeline_is_refused_request_by_request(serve: Serve) -> None:
+    async with serve(limit_concurrency=5, max_waiting=1) as client, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(client)) for _ in range(5)]
+        for connection in clients:
+            connection.writer.write(GET * 500)
+        for connection in clients:
+            for _ in range(500):
+                head, _ = await connection.send(b"")
+                assert head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 "))
+
+
 async def test_a_stopping_server_waits_for_a_shared_read_without_a_client(serve: Serve, gate: asyncio.Event) -> None:
     async with AsyncExitStack() as serving:
         client = await serving.enter_async_context(serve())
