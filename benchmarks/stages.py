@@ -111,7 +111,7 @@ def keep_each(server: Server, paths: Path) -> None:
     asked = 0
     while asked < count and not kept.exists():
         say(f"{asked:,} of {count:,} answers are kept")
-        script = Script("each.lua", [paths, max(0, asked - SENT_AHEAD)], threads=1)
+        script = Script("each.lua", [paths, max(0, asked - SENT_AHEAD)])
         report = load.read(server.url, connections=100, seconds=5, script=script)
         asked += int(report.per_second * 5)
     kept.touch()

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import chain
 from typing import NamedTuple, Self
 
 from starlette.responses import Response
@@ -98,7 +99,7 @@ async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
         logger.exception("the application failed at %s", scope["path"])
     if not complete or status not in STATUSES:
         raise RuntimeError("the application ended without a whole answer")
-    body = b"".join(chunks)
+    body = b"" if status in WITHOUT_BODY else b"".join(chunks)
     fields = fields_of(status, headers, body)
     if status == OK:
         fields.insert(0, (b"etag", entity_tag(body)))
@@ -111,7 +112,7 @@ def fields_of(status: int, headers: Iterable[RawHeader], body: bytes) -> list[Ra
     Raises RuntimeError for a character that would end a field (RFC 9110, section 5.5).
     """
     fields = [(name.lower(), value) for name, value in headers if name.lower() not in FRAMING_HEADERS]
-    if any(UNSAFE.search(part) for field in fields for part in field):
+    if UNSAFE.search(b"".join(chain.from_iterable(fields))):
         raise RuntimeError("the application sent a header field with a control character")
     if status in WITHOUT_BODY:
         return fields

@@ -91,15 +91,15 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
         self.loop.call_later(LINGER, super().shutdown)
 
-    def send(self, answer: Answer, *, last: bool = False) -> None:
-        """Send a whole answer, and go on unless it is the last one of the connection."""
+    def send(self, answer: Answer) -> None:
+        """Send a whole answer, and go on unless it says that it is the last one of the connection."""
         self.transport.write(to_bytes(answer, self.server_state.default_headers))
-        if last or CONNECTION_CLOSE in self.server_state.default_headers:
+        if CONNECTION_CLOSE in self.server_state.default_headers:
             self.transport.close()
         self.on_response_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if app is not self.app or not self._share(cycle):
+        if not self._share(cycle):
             super()._start_asgi_task(cycle, app)
 
     def _share(self, cycle: RequestResponseCycle) -> bool:
@@ -157,7 +157,6 @@ class SharedRead:
         self._cycle = cycle
         self._scope = scope
         self._admission = admission
-        self._ended = False
         self._tasks = cast(set[Any], connection.tasks)
 
     def begin(self) -> None:
@@ -167,7 +166,7 @@ class SharedRead:
 
     def done(self) -> bool:
         """Tell whether it was cancelled; without its client it still waits, and ends with the result."""
-        return self._ended
+        return self._cycle.response_complete
 
     def set_result(self, shared: Shared) -> None:
         """Send the answer."""
@@ -183,7 +182,7 @@ class SharedRead:
 
     def cancel(self, **_: object) -> None:
         """Hang up, whatever the server says to its tasks."""
-        if not self._ended:
+        if not self.done():
             self._end()
         self._connection.transport.close()
         # Later, because the server walks through its tasks to cancel them.
@@ -194,10 +193,9 @@ class SharedRead:
         self._tasks.discard(self)
         # Not `cycle.disconnected`: that is told to the newest request of a connection only.
         if not self._connection.transport.is_closing():
-            self._connection.send(answer, last=not self._cycle.keep_alive)
+            self._connection.send(answer)
 
     def _end(self) -> None:
-        self._ended = True
         self._admission.leave()
         self._cycle.response_started = self._cycle.response_complete = True
         # It refers to the connection, which refers to the cycle.

@@ -3,7 +3,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,30 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"Left out: {left_out} tests that need servers. To run them too: make test-stack")
 
 
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """What the service and its server log of warnings and errors."""
+@contextmanager
+def lines_of(*loggers: str, level: int) -> Iterator[list[str]]:
+    """Collect what loggers log of a level and above."""
     lines: list[str] = []
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(self.format(record))
 
-    handler = Lines(logging.WARNING)
-    loggers = [logging.getLogger(name) for name in ("app", "uvicorn.error")]
-    for logger in loggers:
-        logger.addHandler(handler)
-    yield lines
-    for logger in loggers:
-        logger.removeHandler(handler)
+    handler = Lines(level)
+    for name in loggers:
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield lines
+    finally:
+        for name in loggers:
+            logging.getLogger(name).removeHandler(handler)
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """What the service and its server log of warnings and errors."""
+    with lines_of("app", "uvicorn.error", level=logging.WARNING) as lines:
+        yield lines
 
 
 @pytest.fixture

@@ -227,3 +227,17 @@ async def test_a_ticket_that_fails_takes_no_other_with_it(log: list[str]) -> Non
     assert await asyncio.wait_for(batcher(2), 2) == 20
     assert broken.cancelled()
     assert "a result could not be used" in log[0]
+
+
+async def test_the_end_of_the_loop_ends_all_who_wait() -> None:
+    send = Recorder()
+    send.gate.clear()
+    batcher = Batcher(send, max_batch=10, max_waiting=10)
+    travelling = asyncio.create_task(batcher(1))
+    await settle()
+    waiting = asyncio.create_task(batcher(2))
+    await settle()
+    assert batcher._trips is not None
+    batcher._trips.cancel()
+    done, _ = await asyncio.wait([travelling, waiting], timeout=2)
+    assert [task.cancelled() for task in done] == [True, True]

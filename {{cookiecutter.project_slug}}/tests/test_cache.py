@@ -11,9 +11,10 @@ from redis.exceptions import RedisError
 from starlette.types import Receive, Scope, Send
 
 from app.answers import Answer
+from app.batching import Overloaded
 from app.cache import GENERATION, MAX_KEPT_BYTES, NOT_ASKED, TAG, ResponseCache, open_cache
 from app.config import Settings
-from app.reads import SharedReads
+from app.reads import LookUp, Shared, SharedReads
 from tests.conftest import Serve, stack_url
 from tests.proxy import proxied
 from tests.test_reads import ROUTES, Application, get
@@ -237,6 +238,20 @@ async def test_reads_that_leave_redis_alone_do_not_keep_a_write_from_it(cache: R
     assert not cache._missed_invalidations
     cache._asleep_until = 0
     assert await generation_of(cache) != generation
+
+
+async def test_what_is_not_kept_and_cannot_wait_is_refused() -> None:
+    application = Application()
+    application.gate.clear()
+    reads = SharedReads(application, ROUTES, max_waiting=1)
+    scope: Scope = {"type": "http", "method": "GET", "path": "/items", "query_string": b"", "headers": []}
+    tickets: list[asyncio.Future[Shared]] = [asyncio.get_running_loop().create_future() for _ in range(2)]
+    for ticket in tickets:
+        LookUp(reads, "page", scope, ticket).set_result(NOT_ASKED)
+    assert not tickets[0].done()
+    assert isinstance(tickets[1].exception(), Overloaded)
+    application.gate.set()
+    assert (await tickets[0]).answer.body == b"1"
 
 
 async def test_a_frozen_redis_does_not_freeze_reads(serve: Serve) -> None:

@@ -279,7 +279,7 @@ async def test_an_answer_is_framed_by_its_length() -> None:
         await send({"type": "http.response.body", "body": b"abc"})
 
     assert await run(chunked) == Answer(404, [(b"content-length", b"3"), (b"x-other", b"1")], b"abc")
-    assert await run(Response(status_code=204)) == Answer(204, [], b"")
+    assert await run(Response(b"a body", 204, {"X-Other": "2"})) == Answer(204, [(b"x-other", b"2")], b"")
 
 
 async def test_what_would_break_the_wire_is_not_shared() -> None:
@@ -289,7 +289,8 @@ async def test_what_would_break_the_wire_is_not_shared() -> None:
     async def unfinished(_: Scope, __: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    for app in (silent, unfinished, Response(headers={"x-echo": "a\r\nset-cookie: b=c"})):
+    split = Response(headers={"x-echo": "a\r\nset-cookie: b=c"})
+    for app in (silent, unfinished, split, Response(status_code=999)):
         with pytest.raises(RuntimeError):
             await run(app)
 
