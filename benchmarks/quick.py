@@ -17,6 +17,8 @@ from benchmarks.stages import (
     DIRECT,
     FRAMEWORK,
     FRAMEWORK_ITEM,
+    GUARDED,
+    MIDDLEWARE,
     NAIVE,
     QUEUED,
     UNBATCHED,
@@ -38,6 +40,8 @@ type Reports = Mapping[str, Report]
 STAGES = (
     Stage(BARE, {"bare list": get("/items")}),
     Stage(CACHED, {"cached list": get("/items"), "cached list, 1000 connections": get("/items", connections=1000)}),
+    Stage(GUARDED, {"cached list, guarded": get("/items")}),
+    Stage(MIDDLEWARE, {"cached list, one middleware": get("/items")}),
     Stage(UNCACHED, {"uncached list": get("/items")}),
     Stage(UNCACHED_1M, {"uncached list, 1M rows": get("/items"), "uncached list, page 10,000": get_page(10_000)}),
     Stage(BARE_ITEM, {"bare item": get_any("rows_100k")}),
@@ -84,6 +88,8 @@ def median_latency(upper: str, lower: str) -> Callable[[Reports], float]:
 
 RATIOS = (
     Ratio("cached list / bare list", throughput("cached list", "bare list"), 0.92),
+    Ratio("cached list: with / without a guard", throughput("cached list, guarded", "cached list"), 0.65),
+    Ratio("cached list: with / without middleware", throughput("cached list, one middleware", "cached list"), 0.35),
     Ratio("uncached list / bare list", throughput("uncached list", "bare list"), 0.40),
     Ratio("cached item of 100k / bare item", throughput("cached item", "bare item"), 0.70),
     Ratio("uncached item of 100k / FastAPI item", throughput("uncached item", "FastAPI item"), 0.70),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
 
-from app.pagination import Position, encode_cursor
+from app.highload.pagination import Position, encode_cursor
 
 from benchmarks import load, service
 from benchmarks.load import Report, Script
@@ -43,7 +43,7 @@ UNCACHED = Contender("not cached", "plain")
 UNCACHED_100K = UNCACHED._replace(database="rows_100k")
 UNCACHED_1M = UNCACHED._replace(database="rows_1m")
 DIRECT = Contender("direct writes", "caching", database="writes", cache=2)
-QUEUED = Contender("queued writes", "full", database="writes", cache=2, worker=WORKER, queue="items")
+QUEUED = Contender("queued writes", "full", database="writes", cache=2, worker=WORKER, queue="bench-full.items")
 NAIVE = Contender(
     "naive",
     "full",
@@ -54,6 +54,8 @@ NAIVE = Contender(
     queue="naive",
     table="naive_items",
 )
+MIDDLEWARE = CACHED._replace(name="one middleware", application="benchmarks.contenders.with_middleware:app")
+GUARDED = CACHED._replace(name="guarded", application="benchmarks.contenders.guarded:app")
 UNBATCHED = CACHED._replace(name="batching bypassed", application="benchmarks.contenders.unbatched:app")
 
 type Load = Callable[[Server], Report]

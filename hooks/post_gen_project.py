@@ -11,14 +11,23 @@ from pathlib import Path
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 FILES_OF_FEATURES = {
-    "caching": ["app/cache.py", "tests/test_cache.py"],
+    "caching": [
+        "app/highload/reads/cache.py",
+        "tests/highload/test_cache.py",
+        "tests/test_items_cache.py",
+    ],
     "queued_writes": [
-        "app/broker.py",
-        "app/dead_letters.py",
-        "app/queued_writes.py",
+        "app/highload/writes/dead_letters.py",
+        "app/highload/writes/publisher.py",
+        "app/highload/writes/queue.py",
+        "app/highload/writes/queued.py",
+        "app/highload/writes/worker.py",
         "app/tasks.py",
-        "tests/test_delivery_limit.py",
-        "tests/test_publisher.py",
+        "tests/highload/test_delivery_limit.py",
+        "tests/highload/test_publisher.py",
+        "tests/highload/test_queue.py",
+        "tests/highload/worker.py",
+        "tests/queues.py",
         "tests/test_queue.py",
     ],
 }

@@ -88,7 +88,7 @@ def test_the_answers_can_be_typed(tmp_path: Path) -> None:
     assert "Apache 2.0: like MIT, with a patent grant" in done.stdout
     assert "Apache License" in (project / "LICENSE").read_text()
     assert "WEB_CONCURRENCY=auto" in (project / ".env").read_text()
-    assert not (project / "app/cache.py").exists()
+    assert not (project / "app/highload/reads/cache.py").exists()
     assert (project / "app/tasks.py").exists()
 
 

@@ -72,8 +72,8 @@ def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-    assert (tmp_path / "0/highload-service/app/cache.py").exists()
-    assert not (tmp_path / "1/order-service/app/cache.py").exists()
+    assert (tmp_path / "0/highload-service/app/highload/reads/cache.py").exists()
+    assert not (tmp_path / "1/order-service/app/highload/reads/cache.py").exists()
 
 
 @pytest.mark.parametrize("variant", core_variants(), ids=str)
@@ -97,9 +97,9 @@ def test_the_quick_benchmark_prints_its_tables() -> None:
     )
     measures, ratios = done.stdout.split("errors\n")[1].split("\nratio")
     rows = re.findall(r"^\S.+?  +([\d,]+)  .*?(\d+)$", measures, re.MULTILINE)
-    assert len(rows) == 18, done.stdout + done.stderr
+    assert len(rows) == 20, done.stdout + done.stderr
     assert all(rate != "0" and errors == "0" for rate, errors in rows), done.stdout
-    assert len(re.findall(r"^\S.+ [<>]= +[\d.]+ +[\d.]+ +[\d.]+-[\d.]+", ratios, re.MULTILINE)) == 13, done.stdout
+    assert len(re.findall(r"^\S.+ [<>]= +[\d.]+ +[\d.]+ +[\d.]+-[\d.]+", ratios, re.MULTILINE)) == 15, done.stdout
 
 
 def test_the_page_of_the_benchmarks_is_what_they_printed(tmp_path: Path) -> None:

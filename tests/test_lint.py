@@ -1,5 +1,6 @@
-"""Style and types: of the tools, of the template as it lies there, and of every rendered variant."""
+"""Style, types and imports: of the tools, of the template as it lies there, and of every rendered variant."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,8 @@ def test_the_template_is_valid_source_as_it_lies(project: Path, variant: dict[st
         pytest.skip("the template needs the dependencies of the fullest variant")
     # A cache in the template would be rendered; that of the variant knows the dependencies already.
     environment = clean_environment() | {"MYPY_CACHE_DIR": str(project / ".mypy_cache"), "RUFF_NO_CACHE": "true"}
-    for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+    imports = ["lint-imports", "--no-cache", "--no-logo"]
+    for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], imports):
         command = [str(project / ".venv/bin" / tool[0]), *tool[1:]]
         done = subprocess.run(command, cwd=TEMPLATE, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
@@ -46,3 +48,31 @@ def test_the_contenders_of_the_benchmarks_are_clean(project: Path, variant: dict
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_design_lists_the_imports_of_the_engine(project: Path, variant: dict[str, bool]) -> None:
+    if not is_fullest(variant):
+        pytest.skip("the design shows the fullest variant")
+    command = [str(project / ".venv/bin/import-linter"), "drawgraph", "app.highload"]
+    graph = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout
+    imports: dict[str, list[str]] = {name: [] for name in re.findall(r'^    "\.(\w+)"', graph, re.MULTILINE)}
+    for importer, imported in re.findall(r'"\.(\w+)" ->  "\.(\w+)"', graph):
+        imports[importer].append(imported)
+    (listed,) = re.findall(
+        r"```text\n(server .*?)```", (ROOT / "docs/design.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    lines = [line.partition("->") for line in listed.splitlines()]
+    assert {name.strip(): names.split() for name, _, names in lines} == imports
+
+
+def test_an_import_from_the_engine_upwards_is_refused(project: Path) -> None:
+    module = project / "app/highload/batching.py"
+    source = module.read_text(encoding="utf-8")
+    lint = [str(project / ".venv/bin/lint-imports"), "--no-cache", "--no-logo"]
+    try:
+        module.write_text(f"{source}\nimport app.config\n", encoding="utf-8")
+        done = subprocess.run(lint, cwd=project, capture_output=True, text=True, check=False)
+    finally:
+        module.write_text(source, encoding="utf-8")
+    assert done.returncode == 1
+    assert "app.highload is not allowed to import app.config" in done.stdout

@@ -27,7 +27,7 @@ ORIGINAL_COMMAND = "gunicorn app.main:app -k uvicorn.workers.UvicornWorker --bin
 def serving(project: Path, command: str, log: Path, **settings: Any) -> Iterator[httpx2.Client]:
     """Run a command that serves on a port of this machine, wait for it, and stop it at the end."""
     port = free_port()
-    arguments = shlex.split(command.replace("0.0.0.0:8000", f"127.0.0.1:{port}"))
+    arguments = shlex.split(command.replace("0.0.0.0:8000", f"127.0.0.1:{port}").replace("PORT", str(port)))
     arguments[0] = str(project / ".venv/bin" / arguments[0])
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -39,7 +39,8 @@ def serving(project: Path, command: str, log: Path, **settings: Any) -> Iterator
                 yield client
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(40) == 0, log.read_text()
+            # Uvicorn ends by the signal that it was sent.
+            assert process.wait(40) in (0, -signal.SIGTERM), log.read_text()
 
 
 def wait_until_it_serves(client: httpx2.Client, process: subprocess.Popen[bytes], log: Path) -> None:

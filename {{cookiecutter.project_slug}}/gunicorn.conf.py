@@ -9,7 +9,7 @@ from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
 from app.config import ConfigurationError, load_settings
-from app.server import Connection, GracefulServer
+from app.highload.server import GracefulServer, http_protocol
 
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
@@ -23,7 +23,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     """A Uvicorn worker that finishes before it is killed."""
 
     CONFIG_KWARGS: ClassVar = {
-        "http": Connection,
+        "http": http_protocol(),
         "lifespan": "on",
         # Gunicorn kills at the graceful timeout; the last seconds are for the end of the lifespan.
         "timeout_graceful_shutdown": max(1, settings.graceful_timeout - 5),

@@ -1,20 +1,20 @@
-"""The service with its batching bypassed: every call makes its own trip at once."""
+"""The service with its batching bypassed: every call makes its own round trip at once."""
 
 import asyncio
 
-from app.batching import Batcher, Ticket
+from app.highload.batching import Batcher, Waiter
 from app.main import app
 
 __all__ = ["app"]
 
-trips = set[asyncio.Task[None]]()
+flushes = set[asyncio.Task[None]]()
 
 
-def make_a_trip[K, V](self: Batcher[K, V], item: K, ticket: Ticket[V]) -> None:
+def flush_at_once[K, V](self: Batcher[K, V], item: K, waiter: Waiter[V]) -> None:
     """Send one item."""
-    trip = asyncio.create_task(self._run_trip([(item, ticket)]))
-    trips.add(trip)
-    trip.add_done_callback(trips.discard)
+    flush = asyncio.create_task(self._flush([(item, waiter)]))
+    flushes.add(flush)
+    flush.add_done_callback(flushes.discard)
 
 
-Batcher.board = make_a_trip  # type: ignore[method-assign]
+Batcher.submit = flush_at_once  # type: ignore[method-assign]

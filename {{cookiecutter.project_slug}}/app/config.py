@@ -1,7 +1,5 @@
 """Settings from the environment and from `.env`, checked before anything starts."""
 
-import os
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -10,11 +8,17 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    StringConstraints,
     ValidationError,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.highload.cpus import available_cpus
+from app.highload.database import asyncpg_url, is_sqlite
+
+# What this service calls itself: in its database, its cache and its queues, which it may share with other services.
+NAME = "{{ cookiecutter.project_slug }}"
 EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
 
 
@@ -22,37 +26,11 @@ class ConfigurationError(Exception):
     """The settings do not allow a start; the message says what to change."""
 
 
-def available_cpus() -> int:
-    """CPUs that this process may use: its affinity, bounded by the quota of its control group, rounded up."""
-    cpus = os.process_cpu_count() or 1
-    for quota_file, period_file in (
-        ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu.max"),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-    ):
-        try:
-            quota = Path(quota_file).read_text().split()[0]
-            period = Path(period_file).read_text().split()[-1]
-        except FileNotFoundError:
-            continue
-        if quota not in ("max", "-1"):
-            return max(1, min(cpus, -(-int(quota) // int(period))))
-    return cpus
-
-
 def worker_count(value: object) -> object:
     """Replace `auto` by the number of CPUs that this process may use."""
     if value == "auto":
         return available_cpus()
     return value
-
-
-def asyncpg_url(url: str) -> str:
-    """Turn a PostgreSQL URL as most hosting providers give it into one that names the driver and its options."""
-    scheme, separator, rest = url.partition("://")
-    if scheme in ("postgres", "postgresql"):
-        address, question_mark, options = rest.partition("?")
-        return f"postgresql+asyncpg{separator}{address}{question_mark}{options.replace('sslmode=', 'ssl=')}"
-    return url
 
 
 WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=64)]
@@ -65,6 +43,7 @@ class Settings(BaseSettings):
 
     environment: Literal["development", "production"] = "development"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")] = "http://localhost:8000"
 
     web_concurrency: WorkerCount = Field(default_factory=available_cpus)
     api_replicas: PositiveInt = 1
@@ -101,7 +80,7 @@ class Settings(BaseSettings):
     @property
     def embedded_database(self) -> bool:
         """Whether the database is a SQLite file."""
-        return self.database_url.startswith("sqlite")
+        return is_sqlite(self.database_url)
 
     @model_validator(mode="after")
     def refuse_embedded_parts_in_production(self) -> Self:

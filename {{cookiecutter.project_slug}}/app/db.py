@@ -1,189 +1,51 @@
-"""The database: one pool for the process, a deadline for each trip, and one error for "it is away"."""
+"""Where the service keeps things: the parent of its models, its database, and what it has beside."""
 
-import asyncio
-import logging
-import math
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager
 
-from sqlalchemy import event, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import ConnectionPoolEntry
 
-from app.config import Settings
+from app.config import NAME, Settings
+from app.highload import database
+from app.highload.database import Database
 
-logger = logging.getLogger(__name__)
+# {%- if cookiecutter.caching +%}
+from app.highload.reads.cache import ResponseCache, open_cache
 
-# Classes of SQLSTATE (PostgreSQL manual, appendix A). These blame the server or its state: connection exception,
-# read-only transaction, authorization, catalog name, transaction rollback, insufficient resources, lock not available,
-# operator intervention, system error. Data exception and integrity constraint violation blame the values.
-UNAVAILABLE_SQLSTATES = ("08", "25006", "28", "3D", "40", "53", "55P03", "57", "58")
-CONTENT_SQLSTATES = ("22", "23")
-# Seconds between two lines of the log about an outage, in which every trip fails.
-QUIET = 1.0
+# {%- endif +%}
+# {%- if cookiecutter.queued_writes +%}
+from app.highload.writes.queue import RowQueue
+from app.schemas import NewItem
 
+# {%- endif +%}
+# {%- if cookiecutter.queued_writes +%}
 
-type Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
-type Work[T] = Callable[[AsyncConnection], Awaitable[T]]
+ITEM_QUEUE = RowQueue(f"{NAME}.items", "app.tasks.store_items", NewItem)
+# {%- endif +%}
 
 
 class Base(DeclarativeBase):
     """The parent of all models."""
 
 
-class DatabaseUnavailable(Exception):
-    """The database did not answer in time, or not at all; the message is the reason."""
+def open_database(settings: Settings, *, pool_size: int) -> AbstractAsyncContextManager[Database]:
+    """Open the configured database with a pool of connections, and close it."""
+    return database.open_database(settings.database_url, name=NAME, pool_size=pool_size, timeout=settings.db_timeout)
 
 
-class ContentRefused(Exception):
-    """The database refused the values of a statement; the message is the database's reason."""
-
-
-class Database:
-    """Runs work on pooled connections, within a deadline."""
-
-    def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
-        self._timeout = timeout
-        self._quiet_until = -math.inf
-        self._abandoned: set[asyncio.Task[Any]] = set()
-        self._engine = engine
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-
-    async def read[T](self, work: Work[T]) -> T:
-        """Run work that is one SELECT, without the round trips of a transaction.
-
-        Raises DatabaseUnavailable.
-        """
-        return await self._run(self._autocommit.connect, work)
-
-    async def write[T](self, work: Work[T]) -> T:
-        """Run work in one transaction and commit it. The work may run twice, so it must be idempotent.
-
-        Raises ContentRefused, or DatabaseUnavailable; after the latter the transaction may have been committed.
-        """
-        return await self._run(self._engine.begin, work)
-
-    async def ping(self) -> None:
-        """Ask for nothing and get it.
-
-        Raises DatabaseUnavailable.
-        """
-        await self.read(lambda connection: connection.execute(text("SELECT 1")))
-
-    async def _run[T](self, connect: Connect, work: Work[T]) -> T:
-        try:
-            return await self._within_deadline(connect, work)
-        except DatabaseUnavailable as error:
-            self._log(error)
-            raise
-
-    def _log(self, error: DatabaseUnavailable) -> None:
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + QUIET
-            logger.warning("the database cannot be used: %s", error)
-
-    async def _within_deadline[T](self, connect: Connect, work: Work[T]) -> T:
-        attempt = asyncio.create_task(run_work(connect, work))
-        try:
-            done, _ = await asyncio.wait([attempt], timeout=self._timeout)
-        except asyncio.CancelledError:
-            self._abandon(attempt)
-            raise
-        if not done:
-            self._abandon(attempt)
-            raise DatabaseUnavailable(f"no answer within {self._timeout:g} seconds")
-        return attempt.result()
-
-    def _abandon(self, attempt: asyncio.Task[Any]) -> None:
-        # Closing a connection to a frozen server takes its time, and no caller should wait for it.
-        attempt.cancel()
-        self._abandoned.add(attempt)
-        attempt.add_done_callback(self._abandoned.discard)
-
-
-async def run_work[T](connect: Connect, work: Work[T]) -> T:
-    """Run work on a connection, on another one if the server was restarted under the first.
-
-    Raises ContentRefused, or DatabaseUnavailable.
-    """
-    try:
-        try:
-            async with connect() as connection:
-                return await work(connection)
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-        # The pool has dropped all its connections by now.
-        async with connect() as connection:
-            return await work(connection)
-    except (PoolTimeoutError, OSError) as error:
-        # The message of a timeout is empty.
-        raise DatabaseUnavailable(repr(error)) from error
-    except DBAPIError as error:
-        if blames_server(error):
-            raise DatabaseUnavailable(str(error.orig)) from error
-        if blames_content(error):
-            raise ContentRefused(str(error.orig)) from error
-        raise
-
-
-def blames_server(error: DBAPIError) -> bool:
-    """Whether an error of the driver blames the server or the connection."""
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    if sqlstate:
-        return str(sqlstate).startswith(UNAVAILABLE_SQLSTATES)
-    return error.connection_invalidated or isinstance(error, InterfaceError | OperationalError)
-
-
-def blames_content(error: DBAPIError) -> bool:
-    """Whether an error of the driver blames the values of the statement."""
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    if sqlstate:
-        return str(sqlstate).startswith(CONTENT_SQLSTATES)
-    return isinstance(error, DataError | IntegrityError)
-
-
-@asynccontextmanager
-async def open_database(settings: Settings, *, pool_size: int) -> AsyncGenerator[Database]:
-    """Open the pool and close it; connections are made when they are first used."""
-    engine = create_engine(settings, pool_size=pool_size)
-    try:
-        yield Database(engine, timeout=settings.db_timeout)
-    finally:
-        await engine.dispose()
-
-
-def create_engine(settings: Settings, *, pool_size: int) -> AsyncEngine:
-    """Return an engine for the configured database that holds at most `pool_size` connections."""
-    if settings.embedded_database:
-        engine = create_async_engine(settings.database_url, hide_parameters=True)
-        event.listen(engine.sync_engine, "connect", let_readers_and_a_writer_work_together)
-        return engine
-    return create_async_engine(
-        settings.database_url,
-        # What clients send does not belong into logs.
-        hide_parameters=True,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=settings.db_timeout,
-        pool_use_lifo=True,
-        connect_args={
-            "timeout": settings.db_timeout,
-            "server_settings": {"application_name": "{{ cookiecutter.project_slug }}", "jit": "off"},
-        },
+# {% if cookiecutter.caching %}
+def open_response_cache(redis_url: str, settings: Settings) -> AbstractAsyncContextManager[ResponseCache]:
+    """Open the connections to Redis, and close them."""
+    return open_cache(
+        redis_url,
+        name=NAME,
+        ttl=settings.cache_ttl,
+        timeout=settings.cache_timeout,
+        max_waiting=settings.max_waiting,
     )
 
 
-def let_readers_and_a_writer_work_together(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """Switch a SQLite connection to write-ahead logging and let it wait for a lock."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 1000")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.close()
+# {% endif %}
+def create_engine(settings: Settings, *, pool_size: int) -> AsyncEngine:
+    """Return an engine for the configured database that holds at most `pool_size` connections."""
+    return database.create_engine(settings.database_url, name=NAME, pool_size=pool_size, timeout=settings.db_timeout)

@@ -1,28 +1,13 @@
 """Tables."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import DateTime, Dialect, Index, String, Text
+from sqlalchemy import DateTime, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
 
 from app.db import Base
-
-
-class SQLiteUTC(TypeDecorator[datetime]):
-    """A moment in SQLite, which knows no time zones: kept in UTC."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, _: Dialect) -> datetime | None:
-        """Drop the time zone after a change to UTC."""
-        return value and value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, _: Dialect) -> datetime | None:
-        """Name the time zone again."""
-        return value and value.replace(tzinfo=UTC)
+from app.highload.sqlite import SQLiteUTC
 
 
 class Item(Base):

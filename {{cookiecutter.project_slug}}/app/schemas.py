@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -57,22 +57,6 @@ class ItemPage(BaseModel):
 
     items: list[ItemRead]
     next_cursor: str | None
-
-
-class Health(BaseModel):
-    """The service answers."""
-
-    status: Literal["ok"]
-
-
-class Problem(BaseModel):
-    """Problem details (RFC 9457)."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    errors: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

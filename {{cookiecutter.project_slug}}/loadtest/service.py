@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from loadtest import resource
+from loadtest.resource import PATH
 from loadtest.results import CannotLoad
 
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 ITEMS_ON_A_PAGE = 100
 MOST_ITEMS_ON_A_PAGE = 1000
-NEW_ITEM = '{"name":"x","description":"y"}'
+NEW_ITEM = resource.body(description="y")
 JSON = {"Content-Type": "application/json"}
 # Long enough for a queue that other writes fill.
 PATIENCE = 30
@@ -62,9 +64,9 @@ def workloads(url: str) -> list[Workload]:
             "or name its port, `make load PORT=8001`."
         ) from None
     return [
-        Workload("Hot list", "GET /items", "GET", ["/items"]),
-        Workload("Single items", "GET /items/{id}", "GET", [f"/items/{item_id}" for item_id in ids]),
-        Workload("New items", "POST /items", "POST", ["/items"], NEW_ITEM),
+        Workload("Hot list", f"GET {PATH}", "GET", [PATH]),
+        Workload("Single items", f"GET {PATH}/" + "{id}", "GET", [f"{PATH}/{item_id}" for item_id in ids]),
+        Workload("New items", f"POST {PATH}", "POST", [PATH], NEW_ITEM),
     ]
 
 
@@ -72,7 +74,7 @@ def fill(client: httpx2.Client) -> None:
     """Create the items that a list page lacks, and return when they are listed."""
     missing = ITEMS_ON_A_PAGE - len(items(client))
     with ThreadPoolExecutor() as pool:
-        posts = [pool.submit(client.post, "/items", content=NEW_ITEM, headers=JSON) for _ in range(missing)]
+        posts = [pool.submit(client.post, PATH, content=NEW_ITEM, headers=JSON) for _ in range(missing)]
         for post in posts:
             expect_success(post.result())
     deadline = time.monotonic() + PATIENCE
@@ -84,8 +86,8 @@ def fill(client: httpx2.Client) -> None:
 
 def items(client: httpx2.Client) -> list[dict[str, Any]]:
     """Return the newest items."""
-    response = expect_success(client.get("/items", params={"limit": MOST_ITEMS_ON_A_PAGE}))
-    listed: list[dict[str, Any]] = response.json()["items"]
+    response = expect_success(client.get(PATH, params={"limit": MOST_ITEMS_ON_A_PAGE}))
+    listed: list[dict[str, Any]] = response.json()[resource.ROWS]
     return listed
 
 

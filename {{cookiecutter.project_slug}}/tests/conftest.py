@@ -12,13 +12,14 @@ import httpx2
 import hypothesis
 import pytest
 import uvicorn
-from sqlalchemy import delete
+from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from starlette.types import ASGIApp
 
 from app.config import Settings
+from app.db import Base
+from app.highload.server import GracefulServer, http_protocol
 from app.main import create_app
-from app.models import Item
-from app.server import Connection, GracefulServer
 from tests.waiting import eventually
 
 PROJECT = Path(__file__).parent.parent
@@ -34,7 +35,12 @@ NEEDS_SERVER = "needs a server: "
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was left out."""
+    """Say what random tests have tried, and what was left out."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "tried" and report.when == "teardown":
+                    terminalreporter.write_line(f"{report.nodeid}: {value}")
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
     left_out = sum(NEEDS_SERVER in reason for reason in reasons)
     if left_out:
@@ -91,7 +97,7 @@ def migrate(database_url: str, *arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def migrated_database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    embedded = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('database') / 'items.db'}"
+    embedded = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('database') / 'service.db'}"
     database_url = os.environ.get("TEST_DATABASE_URL") or embedded
     migrate(database_url, "upgrade", "head")
     return database_url
@@ -106,10 +112,16 @@ async def in_database[T](database_url: str, work: Callable[[AsyncConnection], Aw
     return result
 
 
+async def empty_tables(connection: AsyncConnection, metadata: MetaData) -> None:
+    """Delete all rows of all tables."""
+    for table in reversed(metadata.sorted_tables):
+        await connection.execute(table.delete())
+
+
 @pytest.fixture
 async def database_url(migrated_database_url: str) -> str:
-    """The address of a migrated database without items: SQLite, or PostgreSQL where there is one."""
-    await in_database(migrated_database_url, lambda connection: connection.execute(delete(Item)))
+    """The address of a migrated database without rows: SQLite, or PostgreSQL where there is one."""
+    await in_database(migrated_database_url, lambda connection: empty_tables(connection, Base.metadata))
     return migrated_database_url
 
 
@@ -127,17 +139,21 @@ def serve(database_url: str) -> Serve:
         *, keep_alive: int = 5, graceful: int = 5, **settings: Any
     ) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
         defaults: dict[str, Any] = {"database_url": database_url, "web_concurrency": 1, "log_level": "warning"}
-        return running(Settings(_env_file=None, **(defaults | settings)), keep_alive, graceful)
+        app = create_app(Settings(_env_file=None, **(defaults | settings)))
+        return running(app, keep_alive=keep_alive, graceful=graceful)
 
     return start
 
 
 @asynccontextmanager
-async def running(settings: Settings, keep_alive: int, graceful: int) -> AsyncGenerator[httpx2.AsyncClient]:
+async def running(
+    app: ASGIApp, *, keep_alive: int = 5, graceful: int = 5, http: type[asyncio.Protocol] | None = None
+) -> AsyncGenerator[httpx2.AsyncClient]:
+    """Serve an application in this process as production does, or with another protocol for its connections."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        create_app(settings),
-        http=Connection,
+        app,
+        http=http or http_protocol(),
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from app import config
-from app.config import ConfigurationError, Settings, available_cpus, load_settings
+from app.config import ConfigurationError, Settings, load_settings
+from app.highload.cpus import available_cpus
 
 PRODUCTION = {
     "ENVIRONMENT": "production",
@@ -74,7 +74,15 @@ def test_the_connection_budget_counts_every_process(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "many"), ("DB_TIMEOUT", "-1"), ("LOG_LEVEL", "x")]
+    ("name", "value"),
+    [
+        ("WEB_CONCURRENCY", "0"),
+        ("WEB_CONCURRENCY", "many"),
+        ("DB_TIMEOUT", "-1"),
+        ("LOG_LEVEL", "x"),
+        ("PUBLIC_URL", "example.org"),
+        ("PUBLIC_URL", "https://example.org/items"),
+    ],
 )
 def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name}: "):
@@ -83,33 +91,6 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
 
 def test_auto_means_the_cpus_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, {"WEB_CONCURRENCY": "auto"}).web_concurrency == available_cpus()
-
-
-@pytest.mark.parametrize(
-    ("files", "cpus"),
-    [
-        ({"cpu.max": "max 100000"}, 8),
-        ({"cpu.max": "150000 100000"}, 2),
-        ({"cpu.max": "10000 100000"}, 1),
-        ({"cpu.max": "1600000 100000"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
-        ({}, 8),
-    ],
-)
-def test_the_quota_of_the_container_counts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], cpus: int
-) -> None:
-    (tmp_path / "cpu").mkdir()
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-
-    def path(name: str) -> Path:
-        return tmp_path / name.removeprefix("/sys/fs/cgroup/")
-
-    monkeypatch.setattr(config, "Path", path)
-    monkeypatch.setattr("os.process_cpu_count", lambda: 8)
-    assert available_cpus() == cpus
 
 
 def test_settings_take_keywords(monkeypatch: pytest.MonkeyPatch) -> None:

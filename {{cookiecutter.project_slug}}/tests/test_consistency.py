@@ -19,8 +19,9 @@ ROUNDS = 10
 
 @pytest.fixture(params=CACHES, ids=lambda cache: "Redis" if cache else "no Redis")
 def cache(request: pytest.FixtureRequest) -> dict[str, Any]:
-    # A machine that stalls is not an outage of Redis.
-    return {setting: stack_url(variable) for setting, variable in request.param.items()} | {"cache_timeout": 2}
+    # A machine that stalls is not an outage.
+    patience = {"cache_timeout": 2, "db_timeout": 5}
+    return {setting: stack_url(variable) for setting, variable in request.param.items()} | patience
 
 
 async def listed(client: httpx2.AsyncClient) -> dict[str, str]:
@@ -31,14 +32,17 @@ async def listed(client: httpx2.AsyncClient) -> dict[str, str]:
 
 async def write_and_read(writer: httpx2.AsyncClient, reader: httpx2.AsyncClient, name: str) -> None:
     for number in range(ROUNDS):
-        item = (await writer.post("/items", json={"name": f"{name}-{number}"})).json()
+        created = await writer.post("/items", json={"name": f"{name}-{number}"})
+        assert created.status_code == 201
+        item = created.json()
         assert item["id"] in await listed(reader), "created"
 
-        await writer.patch(f"/items/{item['id']}", json={"name": "changed"})
+        changed = await writer.patch(f"/items/{item['id']}", json={"name": "changed"})
+        assert changed.status_code == 200
         assert (await reader.get(f"/items/{item['id']}")).json()["name"] == "changed"
         assert (await listed(reader))[item["id"]] == "changed"
 
-        await writer.delete(f"/items/{item['id']}")
+        assert (await writer.delete(f"/items/{item['id']}")).status_code == 204
         assert (await reader.get(f"/items/{item['id']}")).status_code == 404
         assert item["id"] not in await listed(reader), "deleted"
 

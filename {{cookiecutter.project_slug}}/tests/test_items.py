@@ -6,9 +6,9 @@ import httpx2
 import pytest
 from sqlalchemy import func, select
 
-from app.idempotency import KEY_NAMESPACE
+from app.highload.pagination import Position, decode_cursor, encode_cursor
 from app.models import Item
-from app.pagination import Position, decode_cursor, encode_cursor
+from app.routes.items import KEY_NAMESPACE
 from tests.conftest import Serve, in_database
 
 NEW = {"name": "x", "description": "y"}

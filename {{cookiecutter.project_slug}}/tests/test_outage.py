@@ -2,12 +2,10 @@
 
 import asyncio
 import time
-from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
-from app.db import QUIET
 from tests.conftest import Serve
 from tests.proxy import proxied
 from tests.waiting import eventually
@@ -59,7 +57,7 @@ async def test_the_client_is_told_and_the_service_recovers(serve: Serve, postgre
         assert names[-1] == "before"
 
 
-async def test_a_trip_has_a_deadline(serve: Serve, postgresql_url: str, log: list[str]) -> None:
+async def test_the_deadline_of_the_database_is_a_setting(serve: Serve, postgresql_url: str, log: list[str]) -> None:
     async with proxied(postgresql_url) as (url, proxy), serve(database_url=url, db_timeout=0.2) as client:
         assert (await client.get("/items")).status_code == 200
         proxy.freeze()
@@ -77,16 +75,6 @@ async def test_a_restart_of_the_database_costs_no_request(serve: Serve, postgres
         assert (await client.post("/items", json={"name": "x"})).status_code == 201
         answers = await asyncio.gather(*(client.get(f"/items?limit={limit}") for limit in range(1, 6)))
         assert {answer.status_code for answer in answers} == {200}
-
-
-async def test_the_log_says_why_the_database_cannot_be_used(serve: Serve, postgresql_url: str, log: list[str]) -> None:
-    missing = urlsplit(postgresql_url)._replace(path="/missing").geturl()
-    async with serve(database_url=missing) as client:
-        await asyncio.gather(*(client.get(f"/items?limit={limit}") for limit in range(1, 6)))
-        assert log == ['the database cannot be used: database "missing" does not exist']
-        await asyncio.sleep(QUIET)
-        await client.get("/items")
-        assert len(log) == 2
 
 
 async def test_a_dead_database_is_named_once_it_is_asked(serve: Serve, log: list[str]) -> None:

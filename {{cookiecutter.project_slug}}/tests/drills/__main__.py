@@ -15,6 +15,7 @@ from typing import TextIO
 
 import uvloop
 
+from loadtest.resource import TABLE
 from tests.drills.drill import HEADER, Outcome, drill
 from tests.drills.faults import DEPLOYS, FAULTS, together
 from tests.drills.overload import overload
@@ -38,7 +39,7 @@ def chosen(arguments: argparse.Namespace) -> Iterator[Sequence[str]]:
 
 def run_drill(stack: Stack, names: Sequence[str], report: TextIO) -> Outcome:
     """Run one drill on an empty table, and say what it counted and what must not be."""
-    stack.sql("TRUNCATE items;")
+    stack.sql(f"TRUNCATE {TABLE};")
     if names == [OVERLOAD]:
         outcome = uvloop.run(overload(stack))
     else:

@@ -5,13 +5,14 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
+from loadtest.resource import PATH
 from tests.drills.stack import LIMIT_CONCURRENCY, WORKERS, Stack
 
 # Half of them take a place of a worker: a quarter of all places.
 SLOW = WORKERS * LIMIT_CONCURRENCY // 2
 HUGE = 4
-POST = b"POST /items HTTP/1.1\r\nHost: drill\r\nContent-Type: application/json\r\n"
-SLOW_STARTS = (b"GET /items HTTP/1.1\r\nHost: drill\r\nX-Slow: ", POST + b"Content-Length: 1000\r\n\r\n{")
+POST = f"POST {PATH} HTTP/1.1\r\nHost: drill\r\nContent-Type: application/json\r\n".encode()
+SLOW_STARTS = (f"GET {PATH} HTTP/1.1\r\nHost: drill\r\nX-Slow: ".encode(), POST + b"Content-Length: 1000\r\n\r\n{")
 HUGE_STARTS = (POST + b"Content-Length: 99999999999\r\n\r\n", POST + b"Transfer-Encoding: chunked\r\n\r\n")
 CHUNK = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
 

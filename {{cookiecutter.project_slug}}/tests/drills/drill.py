@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from loadtest.resource import NAME, PATH, TABLE
 from tests.drills.client import Connection
 from tests.drills.faults import BROKEN, UNAVAILABLE, Fault
 from tests.drills.flood import percentile
@@ -131,11 +132,16 @@ def judge(
     return Outcome(counts, details, sentences(wrong), sentences(slow))
 
 
+NEWEST_FIRST = f"{TABLE} ORDER BY created_at DESC, id DESC"
+
+
 async def come_to_rest(stack: Stack, load: Load) -> Sequence[str]:
     """Return the stored names and ids, after every accepted item is there or has had time to arrive."""
     deadline = time.monotonic() + 60
     while True:
-        stored = await asyncio.to_thread(stack.sql, "SELECT name, id FROM items ORDER BY created_at DESC, id DESC;")
+        stored = await asyncio.to_thread(
+            stack.sql, f"SELECT {NAME}, id FROM {TABLE} ORDER BY created_at DESC, id DESC;"
+        )
         missing = load.accepted.keys() - {line.partition("|")[0] for line in stored}
         if not missing or time.monotonic() > deadline:
             return stored
@@ -144,15 +150,15 @@ async def come_to_rest(stack: Stack, load: Load) -> Sequence[str]:
 
 async def seconds_until_the_newest_is_listed(stack: Stack) -> float:
     """Return for how long, at rest, a list lacks the newest item; 0.0 when it never does."""
-    (newest,) = await asyncio.to_thread(stack.sql, "SELECT name FROM items ORDER BY created_at DESC, id DESC LIMIT 1;")
+    (newest,) = await asyncio.to_thread(stack.sql, f"SELECT {NAME} FROM {NEWEST_FIRST} LIMIT 1;")
     started = time.monotonic()
     old_until = started
     agreeing = 0
     # On connections of their own, so that every process answers.
     while agreeing < 5 * WORKERS and time.monotonic() < started + 2 * LONGEST_KEPT:
         connection = Connection(lambda: stack.address, timeout=TIMEOUT, keeps=False)
-        reply = await connection.request("GET", "/items")
+        reply = await connection.request("GET", PATH)
         agreeing += 1
-        if newest not in (item["name"] for item in items_in(reply)):
+        if newest not in (item[NAME] for item in items_in(reply)):
             old_until, agreeing = time.monotonic(), 0
     return old_until - started

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+from loadtest import resource
 from tests.drills.client import Broken, Connection, Refused, Reply, Silent
 from tests.drills.faults import BROKEN, REFUSED, SILENT, UNAVAILABLE
 from tests.drills.stack import Stack
@@ -77,7 +78,7 @@ class Load:
 
     async def _post(self, connection: Connection, name: str, headers: dict[str, str]) -> Reply | None:
         started = time.monotonic()
-        reply = await self._send(connection, "POST", json.dumps({"name": name}).encode(), headers)
+        reply = await self._send(connection, "POST", resource.body(name).encode(), headers)
         self.posts.append((started, time.monotonic() - started))
         if reply and accepts(reply):
             item_id = json.loads(reply.body)["id"]
@@ -89,7 +90,7 @@ class Load:
         started = time.monotonic()
         reply = None
         try:
-            reply = await connection.request(method, "/items", body=body, headers=headers)
+            reply = await connection.request(method, resource.PATH, body=body, headers=headers)
         except Refused:
             self._fail(REFUSED, started)
         except Broken as error:
@@ -132,7 +133,7 @@ def lacks(listed: Reply, stored: Reply) -> bool:
 
 def items_in(reply: Reply) -> list[dict[str, Any]]:
     """Return the items in a list, newest first."""
-    items: list[dict[str, Any]] = json.loads(reply.body)["items"]
+    items: list[dict[str, Any]] = json.loads(reply.body)[resource.ROWS]
     return items
 
 

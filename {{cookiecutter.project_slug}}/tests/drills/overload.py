@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from uuid import UUID
 
+from loadtest.resource import PATH, TABLE, body
 from tests.drills.bad_clients import bad_clients
 from tests.drills.client import render
 from tests.drills.drill import Outcome, sentences
@@ -28,8 +29,9 @@ REFUSAL_LIMIT = 0.1
 GROWTH_LIMIT = 1.05
 SLOWDOWN_LIMIT = 0.5
 
-PATCH = render("PATCH", f"/items/{UUID(int=0)}", {}, b'{"name":"flood"}')
-POST = render("POST", "/items", {}, b'{"name":"flood"}')
+BODY = body("flood").encode()
+PATCH = render("PATCH", f"{PATH}/{UUID(int=0)}", {}, BODY)
+POST = render("POST", PATH, {}, BODY)
 
 
 async def overload(stack: Stack) -> Outcome:
@@ -123,7 +125,7 @@ async def come_to_rest(stack: Stack, floods: Sequence[Flood]) -> int:
     accepted = sum(map(good, floods))
     deadline = time.monotonic() + 60
     while True:
-        stored = int((await asyncio.to_thread(stack.sql, "SELECT count(*) FROM items;"))[0])
+        stored = int((await asyncio.to_thread(stack.sql, f"SELECT count(*) FROM {TABLE};"))[0])
         if stored >= accepted or time.monotonic() > deadline:
             return stored
         await asyncio.sleep(0.5)

@@ -1,0 +1,193 @@
+"""A database under load: pooled connections, a deadline for each flush, and one error for "it is away"."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from sqlalchemy import event, text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.highload.sqlite import let_readers_and_a_writer_work_together
+
+logger = logging.getLogger(__name__)
+
+# Classes of SQLSTATE (PostgreSQL manual, appendix A). These blame the server or its state: connection exception,
+# read-only transaction, authorization, catalog name, transaction rollback, insufficient resources, lock not available,
+# operator intervention, system error. Data exception and integrity constraint violation blame the values.
+UNAVAILABLE_SQLSTATES = ("08", "25006", "28", "3D", "40", "53", "55P03", "57", "58")
+CONTENT_SQLSTATES = ("22", "23")
+# Seconds between two lines of the log about an outage, in which every statement fails.
+QUIET = 1.0
+
+type Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+type Work[T] = Callable[[AsyncConnection], Awaitable[T]]
+
+
+class DatabaseUnavailable(Exception):
+    """The database did not answer in time, or not at all; the message is the reason."""
+
+
+class ContentRefused(Exception):
+    """The database refused the values of a statement; the message is the database's reason."""
+
+
+class Database:
+    """Runs work on pooled connections, within a deadline of `timeout` seconds."""
+
+    def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
+        self._timeout = timeout
+        self._quiet_until = -math.inf
+        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def read[T](self, work: Work[T]) -> T:
+        """Run work that is one SELECT, without the round trips of a transaction.
+
+        Raises DatabaseUnavailable.
+        """
+        return await self._run(self._autocommit.connect, work)
+
+    async def write[T](self, work: Work[T]) -> T:
+        """Run work in one transaction and commit it. The work may run twice, so it must be idempotent.
+
+        Raises ContentRefused, or DatabaseUnavailable; after the latter the transaction may have been committed.
+        """
+        return await self._run(self._engine.begin, work)
+
+    async def ping(self) -> None:
+        """Ask for nothing and get it.
+
+        Raises DatabaseUnavailable.
+        """
+        await self.read(lambda connection: connection.execute(text("SELECT 1")))
+
+    async def _run[T](self, connect: Connect, work: Work[T]) -> T:
+        try:
+            return await self._within_deadline(connect, work)
+        except DatabaseUnavailable as error:
+            self._log(error)
+            raise
+
+    def _log(self, error: DatabaseUnavailable) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            logger.warning("the database cannot be used: %s", error)
+
+    async def _within_deadline[T](self, connect: Connect, work: Work[T]) -> T:
+        attempt = asyncio.create_task(run_work(connect, work))
+        try:
+            done, _ = await asyncio.wait([attempt], timeout=self._timeout)
+        except asyncio.CancelledError:
+            self._abandon(attempt)
+            raise
+        if not done:
+            self._abandon(attempt)
+            raise DatabaseUnavailable(f"no answer within {self._timeout:g} seconds")
+        return attempt.result()
+
+    def _abandon(self, attempt: asyncio.Task[Any]) -> None:
+        # Closing a connection to a frozen server takes its time, and no caller should wait for it.
+        attempt.cancel()
+        self._abandoned.add(attempt)
+        attempt.add_done_callback(self._abandoned.discard)
+
+
+async def run_work[T](connect: Connect, work: Work[T]) -> T:
+    """Run work on a connection, on another one if the server was restarted under the first.
+
+    Raises ContentRefused, or DatabaseUnavailable.
+    """
+    try:
+        try:
+            async with connect() as connection:
+                return await work(connection)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        # The pool has dropped all its connections by now.
+        async with connect() as connection:
+            return await work(connection)
+    except (PoolTimeoutError, OSError) as error:
+        # The message of a timeout is empty.
+        raise DatabaseUnavailable(repr(error)) from error
+    except DBAPIError as error:
+        if blames_server(error):
+            raise DatabaseUnavailable(str(error.orig)) from error
+        if blames_content(error):
+            raise ContentRefused(str(error.orig)) from error
+        raise
+
+
+def blames_server(error: DBAPIError) -> bool:
+    """Whether an error of the driver blames the server or the connection."""
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate:
+        return str(sqlstate).startswith(UNAVAILABLE_SQLSTATES)
+    return error.connection_invalidated or isinstance(error, InterfaceError | OperationalError)
+
+
+def blames_content(error: DBAPIError) -> bool:
+    """Whether an error of the driver blames the values of the statement."""
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate:
+        return str(sqlstate).startswith(CONTENT_SQLSTATES)
+    return isinstance(error, DataError | IntegrityError)
+
+
+@asynccontextmanager
+async def open_database(
+    url: str,
+    *,
+    name: str,
+    pool_size: int,
+    timeout: float,
+) -> AsyncGenerator[Database]:
+    """Open the pool and close it; connections are made when they are first used."""
+    engine = create_engine(url, name=name, pool_size=pool_size, timeout=timeout)
+    try:
+        yield Database(engine, timeout=timeout)
+    finally:
+        await engine.dispose()
+
+
+def create_engine(url: str, *, name: str, pool_size: int, timeout: float) -> AsyncEngine:
+    """Return an engine that holds at most `pool_size` connections, and shows PostgreSQL a name for them.
+
+    `timeout` bounds, in seconds, how long a new connection, and a free one of the pool, may take.
+    """
+    if is_sqlite(url):
+        engine = create_async_engine(url, hide_parameters=True)
+        event.listen(engine.sync_engine, "connect", let_readers_and_a_writer_work_together)
+        return engine
+    return create_async_engine(
+        url,
+        # What clients send does not belong into logs.
+        hide_parameters=True,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=timeout,
+        pool_use_lifo=True,
+        connect_args={"timeout": timeout, "server_settings": {"application_name": name, "jit": "off"}},
+    )
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether a URL names a SQLite file, which needs no server."""
+    return url.startswith("sqlite")
+
+
+def asyncpg_url(url: str) -> str:
+    """Turn a PostgreSQL URL as most hosting providers give it into one that names the driver and its options."""
+    scheme, separator, rest = url.partition("://")
+    if scheme in ("postgres", "postgresql"):
+        address, question_mark, options = rest.partition("?")
+        return f"postgresql+asyncpg{separator}{address}{question_mark}{options.replace('sslmode=', 'ssl=')}"
+    return url

@@ -1,0 +1,50 @@
+"""Health: /livez says that the process serves, /readyz that everything it needs answers."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from app.highload.http.problems import RETRY_AFTER, Problem, problem
+
+logger = logging.getLogger(__name__)
+
+# Seconds that a dependency has for its answer.
+LIMIT = 1.0
+LIVEZ = "/livez"
+
+
+class Health(BaseModel):
+    """The service answers."""
+
+    status: Literal["ok"]
+
+
+type Checks = Mapping[str, Callable[[], Awaitable[None]]]
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(LIVEZ)
+async def livez() -> Health:
+    """Tell that the process serves requests."""
+    return Health(status="ok")
+
+
+@router.get(
+    "/readyz", response_model=Health, responses={503: {"model": Problem, "description": "A dependency does not answer"}}
+)
+async def readyz(request: Request) -> Health | Response:
+    """Tell that every dependency answers within a second: the `checks` that the lifespan yields, by name."""
+    checks: Checks = request.state.checks
+    outcomes = await asyncio.gather(
+        *(asyncio.wait_for(check(), LIMIT) for check in checks.values()), return_exceptions=True
+    )
+    down = {name: outcome for name, outcome in zip(checks, outcomes, strict=True) if outcome is not None}
+    if down:
+        logger.warning("not ready: %r", down)
+        return problem(503, f"Not ready, no answer from: {', '.join(down)}.", headers=RETRY_AFTER)
+    return Health(status="ok")

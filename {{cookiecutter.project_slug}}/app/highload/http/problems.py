@@ -1,0 +1,112 @@
+"""Errors as problem details, application/problem+json (RFC 9457)."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, cast
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
+
+from app.highload.batching import Overloaded
+from app.highload.database import DatabaseUnavailable
+from app.highload.writes.idempotency import IdempotencyKeyReused
+
+RETRY_AFTER = {"Retry-After": "1"}
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, Any]] | None = None
+
+
+def problem(
+    status: int, detail: str, *, errors: list[dict[str, Any]] | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the response for an error; `detail` is a sentence for the person who reads it."""
+    document = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    return Response(document.model_dump_json(exclude_none=True), status, headers, media_type="application/problem+json")
+
+
+def problem_responses(**descriptions: str) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of problems: a description for each `_status`."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        int(status.removeprefix("_")): {"description": description, "content": content}
+        for status, description in descriptions.items()
+    }
+
+
+def overloaded() -> Response:
+    """Return the response for a request that would have to wait behind too many others."""
+    return problem(503, "Too many requests wait already; repeat this one after the delay.", headers=RETRY_AFTER)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Let every error of the application leave as problem details."""
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(Overloaded, on_overloaded)
+    app.add_exception_handler(DatabaseUnavailable, on_database_unavailable)
+    app.add_exception_handler(IdempotencyKeyReused, on_idempotency_key_reused)
+    app.add_exception_handler(Exception, on_unexpected_error)
+
+
+async def on_invalid_request(_: Request, error: Exception) -> Response:
+    """Name every part of the request that is wrong."""
+    errors = [
+        {"in": ".".join(map(str, part["loc"])), "detail": part["msg"].removeprefix("Value error, ")}
+        for part in cast(RequestValidationError, error).errors()
+    ]
+    sentences = "; ".join(f"{part['in']}: {part['detail']}" for part in errors)
+    return problem(422, sentences, errors=errors)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Keep the status and the headers of an HTTP exception."""
+    error = cast(HTTPException, error)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        methods = ", ".join(allowed_methods(request))
+        return problem(405, f"Use one of these methods here: {methods}.", headers={"Allow": methods})
+    return problem(error.status_code, error.detail, headers=error.headers)
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """Return every method of a path (RFC 9110, section 10.2.1); the framework knows each route's own only."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    routes = iter_route_contexts(request.app.routes)
+    at_path = [route for route in routes if route.path and compile_path(route.path)[0].match(path)]
+    return sorted({method for route in at_path for method in route.methods or ()})
+
+
+async def on_overloaded(_: Request, __: Exception) -> Response:
+    """Ask the client to come back."""
+    return overloaded()
+
+
+async def on_database_unavailable(_: Request, __: Exception) -> Response:
+    """Ask the client to come back."""
+    return problem(503, "The database does not answer; repeat the request after the delay.", headers=RETRY_AFTER)
+
+
+async def on_idempotency_key_reused(_: Request, __: Exception) -> Response:
+    """Refuse the second meaning of a key."""
+    return problem(422, "This Idempotency-Key came before with another body; use a new key for a new request.")
+
+
+async def on_unexpected_error(_: Request, __: Exception) -> Response:
+    """Tell nothing about the inside; the log has the traceback."""
+    return unexpected_error()
+
+
+def unexpected_error() -> Response:
+    """Return the response for an error that nobody expects."""
+    return problem(500, "The service failed to handle this request; the error is in its log.")

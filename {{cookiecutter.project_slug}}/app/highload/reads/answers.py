@@ -1,0 +1,127 @@
+"""A finished answer of the application, as a value that can be shared and kept."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Collection, Iterable
+from hashlib import blake2b
+from itertools import chain
+from typing import NamedTuple, Self
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Scope
+
+OK = 200
+STATUSES = range(200, 600)
+
+logger = logging.getLogger(__name__)
+
+type RawHeader = tuple[bytes, bytes]
+
+# An answer with one of these is meant for one client only (RFC 9110, RFC 6265).
+PERSONAL_HEADERS = frozenset([b"set-cookie", b"www-authenticate"])
+
+# They say how the application sent the body, which is whole now, and what becomes of the connection, which is the
+# server's (RFC 9112, sections 6 and 9).
+FRAMING_HEADERS = frozenset([b"content-length", b"transfer-encoding", b"connection", b"keep-alive"])
+WITHOUT_BODY = frozenset([204, 304])
+UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Answer(NamedTuple):
+    """A response with all its bytes. The first header of a 200 is its entity tag."""
+
+    status: int
+    headers: list[RawHeader]
+    body: bytes
+
+    def is_personal(self, key: Collection[bytes]) -> bool:
+        """Whether it is meant for one client only, although all of them have sent the same header fields of `key`."""
+        for name, value in self.headers:
+            if name in PERSONAL_HEADERS:
+                return True
+            if name == b"cache-control" and (b"private" in value.lower() or b"no-store" in value.lower()):
+                return True
+            if name == b"vary" and not all(field.strip().lower() in key for field in value.split(b",")):
+                return True
+        return False
+
+    @classmethod
+    def of(cls, response: Response) -> Self:
+        """Return the answer that a response is."""
+        return cls(response.status_code, response.raw_headers, bytes(response.body))
+
+    def dump(self) -> bytes:
+        """Return the bytes that `load` makes the same answer of; the status is always 200."""
+        return b"\r\n".join([*(name + b": " + value for name, value in self.headers), b"", self.body])
+
+    @classmethod
+    def load(cls, dump: bytes) -> Self:
+        """Return the answer that was dumped."""
+        head, _, body = dump.partition(b"\r\n\r\n")
+        headers: list[RawHeader] = []
+        for line in head.split(b"\r\n"):
+            name, _, value = line.partition(b": ")
+            headers.append((name, value))
+        return cls(OK, headers, body)
+
+
+async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
+    """Run an application for a request without a body and return its whole answer.
+
+    Raises what the application raises, and RuntimeError when its answer is not whole or its fields are not safe.
+    """
+    status = 0
+    headers: list[RawHeader] = []
+    chunks: list[bytes] = []
+    complete = False
+
+    requests: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Message:
+        if requests:
+            return requests.pop()
+        # Those who share the answer do not go away together, so the application never hears of one who does.
+        disconnect: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        return await disconnect
+
+    async def send(message: Message) -> None:
+        nonlocal status, headers, complete
+        if message["type"] == "http.response.start":
+            status, headers = message["status"], list(message["headers"])
+        if message["type"] == "http.response.body":
+            chunks.append(message.get("body", b""))
+            complete = not message.get("more_body", False)
+
+    try:
+        await app(scope, receive, send)
+    except Exception:
+        # Starlette answers 500 and raises again, for the log.
+        if not complete:
+            raise
+        logger.exception("the application failed at %s", scope["path"])
+    if not complete or status not in STATUSES:
+        raise RuntimeError("the application ended without a whole answer")
+    body = b"" if status in WITHOUT_BODY else b"".join(chunks)
+    fields = fields_of(status, headers, body)
+    if status == OK:
+        fields.insert(0, (b"etag", entity_tag(body)))
+    return Answer(status, fields, body)
+
+
+def fields_of(status: int, headers: Iterable[RawHeader], body: bytes) -> list[RawHeader]:
+    """Return the header fields of an answer whose body is whole, ready to be sent as they are.
+
+    Raises RuntimeError for a character that would end a field (RFC 9110, section 5.5).
+    """
+    fields = [(name.lower(), value) for name, value in headers if name.lower() not in FRAMING_HEADERS]
+    if UNSAFE.search(b"".join(chain.from_iterable(fields))):
+        raise RuntimeError("the application sent a header field with a control character")
+    if status in WITHOUT_BODY:
+        return fields
+    return [(b"content-length", b"%d" % len(body)), *fields]
+
+
+def entity_tag(body: bytes) -> bytes:
+    """Return a strong entity tag for a body (RFC 9110, section 8.8.3)."""
+    return b'"' + blake2b(body, digest_size=16).hexdigest().encode() + b'"'

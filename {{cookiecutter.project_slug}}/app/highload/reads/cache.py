@@ -1,0 +1,216 @@
+"""The response cache in Redis, shared by all processes and containers.
+
+Nothing is ever deleted. A stored response carries the generation that was current before the database was asked, and
+counts only while that generation is current. A write replaces the generation by a new random token: one command,
+however much is cached. A reader that is overtaken by a write therefore stores what nobody accepts any more.
+
+A counter would not do: after Redis evicts it, it starts again and makes old responses count.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from app.highload.batching import Batcher, Overloaded, Waiter
+from app.highload.reads.answers import Answer
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 8
+MAX_KEYS = 500
+# So little that a round trip for many keys is over within the timeout.
+MAX_KEPT_BYTES = 131_072
+MAX_KEPT_AT_ONCE = 50
+COOL_DOWN = 1.0
+INVALIDATION_ATTEMPTS = 3
+
+
+class Found(NamedTuple):
+    """The outcome of a look-up. Without a generation the cache was not asked, and nothing may be kept in it."""
+
+    answer: Answer | None
+    generation: bytes | None
+
+
+NOT_ASKED = Found(None, None)
+
+
+class ResponseCache:
+    """Keeps finished responses; while Redis is away it keeps nothing, and no caller waits for it.
+
+    After an error reads leave Redis alone for a second. An invalidation is still tried, several times, so that one late
+    reply does not let other processes serve what is old. One that was missed is owed: until it is made up for, this
+    process asks the cache nothing, and `ttl` bounds what other processes may see.
+    """
+
+    def __init__(self, redis: Redis, *, name: str, ttl: int, max_waiting: int) -> None:
+        self._redis = redis
+        self._prefix = prefix_of(name)
+        self._generation_key = self._prefix + "generation"
+        self._ttl = ttl
+        self._look_up = Batcher(self._look_up_batch, max_batch=MAX_KEYS, max_waiting=max_waiting)
+        self._store = Batcher(self._store_batch, max_batch=MAX_KEPT_AT_ONCE, max_waiting=max_waiting)
+        self._cool_until = 0.0
+        self._missed_invalidations = 0
+        self._making_up: asyncio.Task[None] | None = None
+
+    async def find(self, key: str) -> Found:
+        """Return what is kept under a key; all keys that wait share one round trip."""
+        return await self._look_up(key)
+
+    def submit(self, key: str, waiter: Waiter[Found]) -> None:
+        """Let the next round trip give what is kept under a key to a waiter.
+
+        Raises Overloaded at once when too many wait already.
+        """
+        self._look_up.submit(key, waiter)
+
+    async def _look_up_batch(self, keys: Sequence[str]) -> Sequence[Found]:
+        if self._missed_invalidations or self._cooling_down():
+            return [NOT_ASKED] * len(keys)
+        distinct = list(dict.fromkeys(keys))
+        try:
+            replies = cast(
+                list[bytes | None],
+                await self._redis.mget(self._generation_key, *(self._prefix + key for key in distinct)),
+            )
+            generation = replies[0] or await self._begin()
+        except RedisError as error:
+            self._cool_down(error)
+            return [NOT_ASKED] * len(keys)
+        found = {
+            key: Found(accept(value, generation), generation) for key, value in zip(distinct, replies[1:], strict=True)
+        }
+        return [found[key] for key in keys]
+
+    async def keep(self, key: str, answer: Answer, generation: bytes) -> None:
+        """Keep an answer that was made of data read after `generation` was; all that wait share one round trip."""
+        if len(answer.body) > MAX_KEPT_BYTES:
+            return
+        # What does not get kept costs a query later, and no client an error now.
+        with suppress(Overloaded):
+            await self._store((self._prefix + key, generation + answer.dump()))
+
+    async def _store_batch(self, entries: Sequence[tuple[str, bytes]]) -> Sequence[None]:
+        if not self._cooling_down():
+            pipeline = self._redis.pipeline(transaction=False)
+            for key, value in entries:
+                pipeline.set(key, value, ex=self._ttl)
+            try:
+                await pipeline.execute()
+            except RedisError as error:
+                self._cool_down(error)
+        return [None] * len(entries)
+
+    async def invalidate(self) -> None:
+        """Let nothing count that was read before this call."""
+        if not self._missed_invalidations:
+            for _ in range(INVALIDATION_ATTEMPTS):
+                try:
+                    await self._redis.set(self._generation_key, new_generation())
+                except RedisError as error:
+                    self._cool_down(error)
+                else:
+                    return
+        self._missed_invalidations += 1
+        if self._making_up is None:
+            self._making_up = asyncio.create_task(self._make_up())
+
+    async def ping(self) -> None:
+        """Ask Redis for something and get it.
+
+        Raises RedisError.
+        """
+        await self._redis.get(self._generation_key)
+
+    async def close(self) -> None:
+        """Stop making up for missed invalidations."""
+        if self._making_up is not None:
+            self._making_up.cancel()
+
+    async def _begin(self) -> bytes:
+        """Set a generation where there is none, and return the one that is there then."""
+        token = new_generation()
+        return cast(bytes | None, await self._redis.set(self._generation_key, token, nx=True, get=True)) or token
+
+    async def _make_up(self) -> None:
+        while self._missed_invalidations:
+            await asyncio.sleep(COOL_DOWN)
+            try:
+                await self._replace_generation_until_nothing_is_owed()
+            except RedisError as error:
+                self._cool_down(error)
+        self._making_up = None
+
+    async def _replace_generation_until_nothing_is_owed(self) -> None:
+        while missed := self._missed_invalidations:
+            await self._redis.set(self._generation_key, new_generation())
+            # A write that was missed while the token was on its way may be younger than the token.
+            if missed == self._missed_invalidations:
+                self._missed_invalidations = 0
+
+    def _cooling_down(self) -> bool:
+        return asyncio.get_running_loop().time() < self._cool_until
+
+    def _cool_down(self, error: RedisError) -> None:
+        if not self._cooling_down():
+            logger.warning("Redis does not answer, reads go to the database: %s", error)
+        self._cool_until = asyncio.get_running_loop().time() + COOL_DOWN
+
+
+def prefix_of(name: str) -> str:
+    """Return how the keys of a service begin; services with names of their own may share a Redis.
+
+    The hash tag keeps all keys on one node of a Redis Cluster, so that one MGET may ask for them together.
+    """
+    return "{" + name + "}:"
+
+
+def new_generation() -> bytes:
+    """Return a token that no other write ever made."""
+    return secrets.token_bytes(16)
+
+
+def accept(value: bytes | None, generation: bytes) -> Answer | None:
+    """Return the answer in a stored value if it is of this generation."""
+    if value is None or not value.startswith(generation):
+        return None
+    return Answer.load(value[len(generation) :])
+
+
+@asynccontextmanager
+async def open_cache(
+    url: str,
+    *,
+    name: str,
+    ttl: int,
+    timeout: float,
+    max_waiting: int,
+) -> AsyncGenerator[ResponseCache]:
+    """Open the connections to Redis and close them; they are made when they are first used.
+
+    A service keeps its answers under its name, for `ttl` seconds. A cache that needs longer than `timeout` seconds is
+    slower than the database, so a command is not retried by the client.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+    )
+    cache = ResponseCache(Redis(connection_pool=pool), name=name, ttl=ttl, max_waiting=max_waiting)
+    try:
+        yield cache
+    finally:
+        await cache.close()
+        await pool.aclose()

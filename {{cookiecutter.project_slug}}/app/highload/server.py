@@ -1,0 +1,257 @@
+"""The HTTP server of a worker: a short way for shared reads, and an end that loses no request.
+
+It is Uvicorn's, with three methods of a connection and one of the server replaced. What they rely on was tested with
+the release of Uvicorn that `TESTED_WITH` names; under another one Uvicorn's own protocol gives the same answers.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from socket import socket
+from typing import Any, cast
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Scope
+from uvicorn import Server
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from app.highload.batching import Overloaded
+from app.highload.reads.answers import Answer, RawHeader
+from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
+from app.highload.service import Service
+
+logger = logging.getLogger(__name__)
+
+TESTED_WITH = "0.54."
+# Seconds in which a stopping worker still answers on connections that carry no request at the moment.
+LINGER = 1.0
+CONNECTION_CLOSE = (b"connection", b"close")
+
+
+class Connection(HttpToolsProtocol):
+    """A connection on which the server itself begins shared reads and sends their answers, head and body as one piece.
+
+    The task, the messages of ASGI, the layers that they pass and the checks of each header field cost more than such
+    an answer, and more than a refusal. All else is Uvicorn's: parsing, timers, pipelines, and what follows an answer.
+
+    A stopping worker ends a connection after an answer, because a request may be on its way already. Every answer says
+    from then on that it is the last one (RFC 9112, section 9.6), so that no client sends another request into a
+    connection that is about to close.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._service = service_of_the_short_way(cast(ASGIApp, self.app))
+        self._behind_proxy = isinstance(self.app, ProxyHeadersMiddleware)
+
+    def shutdown(self) -> None:
+        """Give the client time for a last request."""
+        last_answer_headers = self.server_state.default_headers
+        if CONNECTION_CLOSE not in last_answer_headers:
+            last_answer_headers.append(CONNECTION_CLOSE)
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+        self.loop.call_later(LINGER, super().shutdown)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # Uvicorn has an application of its own for what exceeds its own limit.
+        if app is not self.app or self._service is None or not self._answer(cycle, self._service):
+            super()._start_asgi_task(cycle, app)
+
+    def run_alone(self, cycle: RequestResponseCycle) -> None:
+        """Leave a read to the application after all."""
+        cast(Scope, cycle.scope)[ALONE] = True
+        super()._start_asgi_task(cycle, cast(Any, self.app))
+
+    def send(self, cycle: RequestResponseCycle, answer: Answer) -> None:
+        """Send a whole answer, and let Uvicorn go on."""
+        self.transport.write(to_bytes(answer, self.server_state.default_headers))
+        if not cycle.keep_alive or CONNECTION_CLOSE in self.server_state.default_headers:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _answer(self, cycle: RequestResponseCycle, service: Service) -> bool:
+        """Begin with a read that may be shared, or refuse what is too much; leave all else to the application."""
+        if not cycle.keep_alive or self.flow.write_paused or self.access_log:
+            return False
+        scope = cast(Scope, cycle.scope)
+        if service.admission.full:
+            if self.pipeline or asyncio.current_task(self.loop):
+                # Behind another request, which is about to leave its place, or to be answered like this one.
+                self.loop.call_soon(self._refuse, cycle, service)
+            else:
+                self._refuse(cycle, service)
+            return True
+        read = service.reads.read_at_once(scope)
+        if read is None or (read.route.guards and self._behind_proxy and is_forwarded(scope)):
+            return False
+        waiter = SharedRead(self, cycle, read, service)
+        try:
+            service.reads.submit(read, waiter)
+        except Overloaded:
+            # The application says so. To answer from here would go on to the next one of a pipeline from within.
+            return False
+        waiter.begin()
+        return True
+
+    def _refuse(self, cycle: RequestResponseCycle, service: Service) -> None:
+        """Answer as `Admission` does, for half of what that costs: under overload a worker does little else."""
+        scope = cycle.scope
+        if not service.admission.full or scope["method"] == "HEAD" or scope["path"] in service.admission.always:
+            super()._start_asgi_task(cycle, cast(Any, self.app))
+            return
+        finish(cycle)
+        if not self.transport.is_closing():
+            self.send(cycle, service.reads.refusal)
+
+
+class SharedRead:
+    """The waiter for a shared answer on a connection.
+
+    It holds a place in `Admission`, and counts as a task of the server, which waits for it when it stops.
+    """
+
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle, read: Read, service: Service) -> None:
+        self._connection = connection
+        self._cycle = cycle
+        self._read = read
+        self._service = service
+        self._tasks = cast(set[Any], connection.tasks)
+        self._ended = False
+
+    def begin(self) -> None:
+        """Take the place."""
+        self._tasks.add(self)
+        self._service.admission.enter()
+
+    def done(self) -> bool:
+        """Tell whether it was cancelled; without its client it still waits, and ends with the result."""
+        return self._ended
+
+    def set_result(self, outcome: Outcome) -> None:
+        """Send the answer, or run the application for this request alone."""
+        self._end()
+        self._tasks.discard(self)
+        # Not `cycle.disconnected`: that is told to the newest request of a connection only.
+        if outcome is None and not self._connection.transport.is_closing():
+            self._connection.run_alone(self._cycle)
+        else:
+            self._send(outcome and heed_conditions(self._read.scope, outcome))
+
+    def set_exception(self, exception: Exception) -> None:
+        """Tell the client that too many wait. To anything else there is no answer, so hang up."""
+        if isinstance(exception, Overloaded):
+            self._end()
+            self._tasks.discard(self)
+            self._send(self._service.reads.refusal)
+            return
+        self._connection.logger.error("Exception in ASGI application", exc_info=exception)
+        self.cancel()
+
+    def cancel(self, **_: object) -> None:
+        """Hang up, whatever the server says to its tasks."""
+        if not self._ended:
+            self._end()
+            self._send(None)
+        self._connection.transport.close()
+        # Later, because the server walks through its tasks to cancel them.
+        self._connection.loop.call_soon(self._tasks.discard, self)
+
+    def _send(self, answer: Answer | None) -> None:
+        finish(self._cycle)
+        if answer is not None and not self._connection.transport.is_closing():
+            self._connection.send(self._cycle, answer)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._service.admission.leave()
+
+
+def finish(cycle: RequestResponseCycle) -> None:
+    """Let Uvicorn take a request for answered, and skip its body."""
+    cycle.response_started = cycle.response_complete = True
+    # It refers to the connection, which refers to the cycle.
+    cycle.on_response = nothing
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+def to_bytes(answer: Answer, server_headers: Sequence[RawHeader]) -> bytes:
+    """Return what goes over the wire (RFC 9112, section 2.1)."""
+    fields = [b"%s: %s\r\n" % field for field in (*server_headers, *answer.headers)]
+    return b"".join([STATUS_LINE[answer.status], *fields, b"\r\n", answer.body])
+
+
+def is_forwarded(scope: Scope) -> bool:
+    """Whether a proxy tells of the client, which a guard may look at."""
+    return any(name.startswith(b"x-forwarded-") for name, _ in scope["headers"])
+
+
+def http_protocol() -> type[asyncio.Protocol]:
+    """Return the protocol for Uvicorn: this one under the release that it was tested with, else Uvicorn's own."""
+    if uvicorn.__version__.startswith(TESTED_WITH):
+        return Connection
+    logger.warning(
+        "Shared reads take the long way, because their short way was tested with Uvicorn %s*, and this is %s.",
+        *(TESTED_WITH, uvicorn.__version__),
+    )
+    return HttpToolsProtocol
+
+
+def service_of_the_short_way(app: ASGIApp) -> Service | None:
+    """Return the service if the short way leads to the same answers as the way through a served application.
+
+    Where it does not, the log says once why.
+    """
+    served = app.app if isinstance(app, ProxyHeadersMiddleware) else app
+    if not isinstance(served, Service):
+        return None
+    if served.long_way is None:
+        served.long_way = why_not_the_short_way(served) or ""
+        if served.long_way:
+            logger.info("Shared reads take the long way, because %s.", served.long_way)
+    return None if served.long_way else served
+
+
+def why_not_the_short_way(service: Service) -> str | None:
+    """Return what stands between a client and the shared reads of a service, if anything does."""
+    for layer in service.user_middleware:
+        return f"the middleware {getattr(layer.cls, '__name__', layer.cls)} runs for each request"
+    if not service.stack_is_its_own:
+        return "something else has built the layers of the application"
+    for owner in type(service).__mro__:
+        call = owner.__dict__.get("__call__")
+        if call is not None and call.__code__.co_filename != sys.modules[owner.__module__].__file__:
+            return f"{call.__code__.co_filename} has replaced a method of {owner.__name__}"
+    if service.root_path:
+        return "FastAPI was given a root_path; give it to the server"
+    return "FastAPI writes telemetry" if writes_telemetry(service) else None
+
+
+def writes_telemetry(app: FastAPI) -> bool:
+    """Whether FastAPI's own telemetry looks at each request; an unknown release is taken for one that does."""
+    telemetry = getattr(app, "_native_telemetry", None)
+    return telemetry is None or telemetry.enabled()
+
+
+class GracefulServer(Server):
+    """A server that accepts what waits in the queue of a listening socket before it closes that."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop accepting, answer what was accepted, and end."""
+        loop = asyncio.get_running_loop()
+        protocol = cast(Any, self.config.http_protocol_class)
+        connection = partial(protocol, self.config, self.server_state, self.lifespan.state)
+        for listener in sockets or ():
+            with suppress(BlockingIOError):
+                while True:
+                    accepted, _ = listener.accept()
+                    await loop.connect_accepted_socket(connection, accepted)
+        await super().shutdown(sockets)

@@ -1,0 +1,115 @@
+"""The application of a service: FastAPI with admission, bounded bodies and shared reads."""
+
+import inspect
+from collections.abc import Collection, MutableMapping
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.highload.http.admission import Admission
+from app.highload.http.body_limit import BodyLimit
+from app.highload.http.problems import add_problem_handlers, overloaded
+from app.highload.reads.shared import CannotShare
+from app.highload.reads.sharing import SharedReads, SharedReadsLayer
+
+NOT_STARTED = (
+    "The service has not started, so nothing is open: let the server run its lifespan; in a test, write "
+    "`with TestClient(app) as client:`."
+)
+
+
+class Service(FastAPI):
+    """A FastAPI application for high load.
+
+    Its layers are, from the outside: admission, the bound on bodies, the middleware that is added to it, shared reads,
+    and then FastAPI's own.
+
+    At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. Bodies have at most
+    `max_body_bytes`. `max_waiting` bounds those who wait for one shared read. `public_url` is the address of the
+    service in shared answers. All other options are FastAPI's.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit_concurrency: int,
+        max_body_bytes: int,
+        max_waiting: int,
+        public_url: str = "http://localhost:8000",
+        always: Collection[str] = (),
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._max_body_bytes = max_body_bytes
+        self._started = False
+        self._own_stack: ASGIApp | None = None
+        # Why the server cannot answer shared reads itself; empty when it can, None before it was asked.
+        self.long_way: str | None = None
+        self.admission = Admission(super().__call__, limit_concurrency, always=always)
+        self.reads = SharedReads(self, public_url=public_url, max_waiting=max_waiting, refusal=overloaded())
+        add_problem_handlers(self)
+
+    @property
+    def stack_is_its_own(self) -> bool:
+        """Whether the layers are those that this class puts together."""
+        return self.middleware_stack is self._own_stack
+
+    def include_flat(self, router: APIRouter) -> None:
+        """Add the routes of a router as if they were declared on the application itself.
+
+        `include_router` does the same; but then every request is matched twice, which takes a twelfth of a POST.
+
+        Raises TypeError for a router that holds anything else than FastAPI's routes.
+        """
+        options = inspect.signature(self.router.add_api_route).parameters
+        for route in router.routes:
+            if not isinstance(route, APIRoute):
+                raise TypeError(f"{type(route).__name__} cannot be included flat: use include_router.")
+            given = {name: getattr(route, name) for name in options if hasattr(route, name)}
+            self.router.add_api_route(**given, route_class_override=type(route))
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put the layers together."""
+        added = self.user_middleware
+        self.user_middleware = [
+            Middleware(BodyLimit, limit=self._max_body_bytes),
+            *added,
+            Middleware(SharedReadsLayer, reads=self.reads),
+        ]
+        try:
+            self._own_stack = super().build_middleware_stack()
+        finally:
+            self.user_middleware = added
+        return self._own_stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or open and close what the lifespan does.
+
+        Raises RuntimeError for a request before the lifespan has begun.
+        """
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        if not self._started:
+            raise RuntimeError(NOT_STARTED)
+        await self.admission(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state: MutableMapping[str, Any] = scope.setdefault("state", {})
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self.reads.state = dict(state)
+                self._started = True
+            if message["type"].startswith("lifespan.shutdown"):
+                self._started = False
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, tell)
+        except CannotShare as error:
+            await send({"type": "lifespan.startup.failed", "message": f"The service does not start. {error}"})
+            raise

@@ -1,0 +1,148 @@
+"""The Celery worker: it stores the rows of a queue, and loses none."""
+
+import asyncio
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from billiard import pool
+from celery import Task
+from celery.exceptions import Reject
+from celery.signals import heartbeat_sent, worker_process_init, worker_process_shutdown
+from kombu import Exchange, Queue
+
+from app.highload.database import ContentRefused, DatabaseUnavailable
+from app.highload.writes.group_commit import DirectWriter
+from app.highload.writes.idempotency import IdempotencyKeyReused
+from app.highload.writes.insert import NewRow
+from app.highload.writes.queue import DEAD_LETTER_ARGUMENTS, PATIENCE, RowQueue
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_FILE = Path(tempfile.gettempdir()) / "worker-heartbeat"
+LONGEST_DELAY = 2.0
+# Tenths of a second.
+WAIT_FOR_PARENT = 20
+
+
+def reliable(queue: RowQueue[Any]) -> dict[str, Any]:
+    """Return the Celery settings under which a message of a queue is acknowledged when its task has ended well."""
+    name = queue.name
+    return {
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {"confirm_publish": True},
+        "task_default_queue": name,
+        "task_queues": [Queue(name, Exchange(name, type="topic"), name, queue_arguments=queue.arguments)],
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_acks_on_failure_or_timeout": False,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 2,
+    }
+
+
+class WorkerProcess[R: NewRow]:
+    """The event loop of one worker process, in a thread of its own, with the connections that outlive a task.
+
+    `open_writer` opens them. They open after Celery has forked the process, and close before it ends.
+    """
+
+    def __init__(self, open_writer: Callable[[], AbstractAsyncContextManager[DirectWriter[R]]]) -> None:
+        self._open_writer = open_writer
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+        self._thread: threading.Thread
+        self.writer: DirectWriter[R]
+        worker_process_init.connect(self.start, weak=False)
+        worker_process_shutdown.connect(self.stop, weak=False)
+
+    def start(self, **_: object) -> None:
+        """Start the loop; call it after the fork, never before."""
+        # At its end it waits until the parent has read all results, which the parent of a stopping worker may have
+        # dropped: by default for half a minute. What is not read is not acknowledged, comes again, and is stored.
+        pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = WAIT_FOR_PARENT
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(target=asyncio.run, args=[self._serve(ready)], daemon=True)
+        self._thread.start()
+        ready.result()
+
+    def stop(self, **_: object) -> None:
+        """Close the connections and end the loop."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def run[T](self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _serve(self, ready: Future[None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        async with self._open_writer() as self.writer:
+            ready.set_result(None)
+            await self._stop.wait()
+
+
+@heartbeat_sent.connect
+def touch_heartbeat_file(**_: object) -> None:
+    """Show the container's health check that the worker talks to the broker."""
+    HEARTBEAT_FILE.touch()
+
+
+def store_message[R: NewRow](
+    task: Task[..., None], queue: RowQueue[R], process: WorkerProcess[R], message: list[dict[str, Any]]
+) -> None:
+    """Store the rows of a message. What the database refuses goes to the dead letters, one by one, with the reason.
+
+    The message is acknowledged when this returns. It comes again when the process dies or the database stays away.
+    """
+    try:
+        refused = process.run(store(process.writer, queue.rows.validate_python(message), patience=PATIENCE))
+    except DatabaseUnavailable as error:
+        raise Reject(error, requeue=True) from error
+    for row, reason in refused:
+        logger.error("row %s goes to the dead-letter queue: %s", row.id, reason)
+        task.apply_async(
+            (queue.rows.dump_python([row], mode="json"),),
+            queue=Queue(queue.dead_letters, queue_arguments=DEAD_LETTER_ARGUMENTS),
+            headers={"x-reason": reason},
+        )
+
+
+async def store[R: NewRow](writer: DirectWriter[R], rows: Sequence[R], *, patience: float) -> list[tuple[R, str]]:
+    """Store rows, waiting out an absence of the database, and return those that it refused with the reasons.
+
+    Raises DatabaseUnavailable after about `patience` seconds without a database.
+    """
+    refused: list[tuple[R, str]] = []
+    deadline = time.monotonic() + patience
+    delay = 0.1
+    while True:
+        outcomes = await asyncio.gather(*map(writer.create, rows), return_exceptions=True)
+        absences: list[tuple[R, DatabaseUnavailable]] = []
+        for row, outcome in zip(rows, outcomes, strict=True):
+            match outcome:
+                case DatabaseUnavailable():
+                    absences.append((row, outcome))
+                case ContentRefused():
+                    refused.append((row, str(outcome)))
+                case IdempotencyKeyReused():
+                    refused.append((row, "its idempotency key came before with another body"))
+                case BaseException():
+                    raise outcome
+                case _:
+                    pass
+        if not absences:
+            return refused
+        if time.monotonic() >= deadline:
+            raise absences[0][1]
+        logger.warning("the database does not answer, %d rows wait for it", len(absences))
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, LONGEST_DELAY)
+        rows = [row for row, _ in absences]

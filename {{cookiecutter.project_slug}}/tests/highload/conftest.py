@@ -1,0 +1,50 @@
+import os
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from app.highload.http.admission import Admission
+from tests.conftest import Serve, in_database, running
+from tests.highload.notes import Base, notes_service
+
+
+@pytest.fixture
+async def database_url(tmp_path: Path) -> AsyncGenerator[str]:
+    """The address of a database with a table of notes while a test runs: SQLite, or PostgreSQL where there is one."""
+    url = os.environ.get("TEST_DATABASE_URL") or f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}"
+    await in_database(url, lambda connection: connection.run_sync(Base.metadata.create_all))
+    yield url
+    await in_database(url, lambda connection: connection.run_sync(Base.metadata.drop_all))
+
+
+@pytest.fixture
+def serve(database_url: str) -> Serve:
+    """Start the service of notes in this process, on a free port, and stop it at the end of the block."""
+
+    def start(
+        *, keep_alive: int = 5, graceful: int = 5, http: Any = None, **options: Any
+    ) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
+        app = notes_service(**({"database_url": database_url} | options))
+        return running(app, keep_alive=keep_alive, graceful=graceful, http=http)
+
+    return start
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
+    """The requests that reach the application; shared reads do not, because the server answers them itself."""
+    scopes: list[Scope] = []
+    serve = Admission.__call__
+
+    async def call(self: Admission, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scopes.append(scope)
+        await serve(self, scope, receive, send)
+
+    monkeypatch.setattr(Admission, "__call__", call)
+    return scopes

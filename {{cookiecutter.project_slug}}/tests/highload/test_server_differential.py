@@ -1,0 +1,994 @@
+"""A connection answers as Uvicorn's own protocol does, byte by byte, also where it takes the short way.
+
+The same bytes go to the same service behind three protocols: `Connection`, the one that it is made of, and Uvicorn's
+other one, which reads requests with another parser (h11). What all of them could get wrong alike is in the tables:
+which answers come, in which order, and whether the connection ends.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from enum import Enum
+from itertools import pairwise
+from random import Random
+from typing import Annotated, Any, NamedTuple
+from uuid import UUID
+
+import httpx2
+import pytest
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
+from fastapi.security import APIKeyHeader
+from opentelemetry import trace
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.highload.http import health
+from app.highload.reads.dependencies import Granted, Guard, Partition
+from app.highload.reads.shared import shared
+from app.highload.reads.sharing import LONGEST_KEY
+from app.highload.server import Connection, http_protocol
+from app.highload.service import Service
+from tests.conftest import in_database, lines_of, running
+from tests.highload.notes import Base, NewNote, insert_notes, notes_service, router
+from tests.waiting import eventually, settle
+
+PROTOCOLS = (Connection, HttpToolsProtocol, H11Protocol)
+# Seconds in which an answer is there, or never.
+PATIENCE = 10
+# Seconds in which no idle connection ends by itself.
+KEEP_ALIVE = 60
+PROBE = b"GET /livez?probe HTTP/1.1\r\nHost: x\r\n\r\n"
+NOTE = UUID(int=1)
+NO_NOTE = UUID(int=9)
+LARGE_BODY = b"x" * 400_000
+
+
+class By(Enum):
+    """Who gives an answer behind a `Connection`: itself, the application, or Uvicorn without asking it."""
+
+    SERVER = 1
+    APPLICATION = 2
+    UVICORN = 3
+    # The server, unless the client reads too slowly or its refusal is left to the application.
+    EITHER = 4
+
+
+class Expected(NamedTuple):
+    status: int
+    by: By
+    to_head: bool = False
+
+
+class Step(NamedTuple):
+    """Bytes, in the segments in which they are sent, and the answers that come before the next step."""
+
+    segments: Sequence[bytes]
+    expected: Sequence[Expected]
+
+
+class Case(NamedTuple):
+    """What is sent on a connection, and whether it ends it; some of it h11 reads in another way than httptools."""
+
+    steps: Sequence[Step]
+    closes: bool = False
+    like_h11: bool = True
+
+    @property
+    def expected(self) -> list[Expected]:
+        return [expected for step in self.steps for expected in step.expected]
+
+
+class Answer(NamedTuple):
+    """The bytes of an answer, but for what differs with the time, and what they mean."""
+
+    raw: bytes
+    status: int
+    fields: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Outcome(NamedTuple):
+    """All answers, and what becomes of the connection after them."""
+
+    answers: list[Answer]
+    end: str
+
+
+def short(status: int = 200) -> Expected:
+    return Expected(status, By.SERVER)
+
+
+def long(status: int = 200) -> Expected:
+    return Expected(status, By.APPLICATION)
+
+
+def to_head(status: int) -> Expected:
+    return Expected(status, By.APPLICATION, to_head=True)
+
+
+def by_uvicorn(status: int) -> Expected:
+    return Expected(status, By.UVICORN)
+
+
+def request(target: str, *fields: str, method: str = "GET", version: str = "1.1", body: bytes = b"") -> bytes:
+    head = "\r\n".join([f"{method} {target} HTTP/{version}", "Host: x", *fields, "", ""])
+    return head.encode("latin-1") + body
+
+
+def chunked(*chunks: bytes) -> bytes:
+    return b"".join([*(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks), b"0\r\n\r\n"])
+
+
+CHUNKED = "Transfer-Encoding: chunked"
+# It repeats a POST, so that the table stays as it is.
+KEY = "Idempotency-Key: x"
+POST_HEAD = request("/notes", KEY, "Content-Length: 1", method="POST")
+POST = POST_HEAD + b"x"
+LONG_TEXT = b"".join(b"%d " % number for number in range(80))
+POST_LONG = request("/notes", "Idempotency-Key: long", f"Content-Length: {len(LONG_TEXT)}", method="POST")
+
+# What may stand for a path and a query, and the answer to a GET of it.
+TARGETS = {
+    "/notes": short(),
+    "/notes?": short(),
+    "/notes??limit=1": short(),
+    "/notes?limit=1": short(),
+    "/notes?limit=1&limit=2": short(),
+    "/notes?limit=%31": short(),
+    "/notes?limit=x": short(422),
+    '/notes?unknown="<>': short(),
+    f"/notes?unknown={'y' * 5000}": short(),
+    f"/notes/{NOTE}": short(),
+    f"/notes/{NO_NOTE}": short(404),
+    "/notes/x": short(422),
+    f"/notes/{'y' * LONGEST_KEY}": long(422),
+    "/notes/%00": short(422),
+    "/notes/%0d%0a": short(422),
+    "/notes/%zz": short(422),
+    "/notes/%ff": short(422),
+    "/n%6ftes": short(),
+    f"/notes%2F{NOTE}": short(),
+    "/notes/": long(307),
+    "//notes": long(404),
+    "/Notes": long(404),
+    "/unknown": long(404),
+    "*": long(404),
+    "/livez": long(),
+    "/openapi.json": long(),
+    "/personal": long(),
+    "/broken": short(500),
+    "/empty": short(204),
+    "/moved": short(307),
+    "/fields": short(),
+    "/large": short(),
+}
+# The same where h11 has no idea of URLs.
+URLS = {
+    "http://x/notes": short(),
+    "http://other:81/notes?limit=1": short(),
+    "http://x/livez": long(),
+    "/notes?limit=1#fragment": short(),
+}
+# Header fields of a GET of all notes.
+FIELDS = {
+    "If-None-Match: *": short(304),
+    'If-None-Match: "other"': short(),
+    "Authorization: x": long(),
+    "Range: bytes=0-1": long(),
+    "Content-Length: 0": long(),
+    "Cookie: a=b": short(),
+    "Accept-Encoding: gzip": short(),
+    "Connection: keep-alive": short(),
+    "Connection: TE\r\nTE: trailers": short(),
+    "Expect: 100-continue": short(),
+    "Expect: something": short(),
+    "Upgrade: h2c": short(),
+    "Connection: Upgrade\r\nUpgrade: h2c": short(),
+    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA": short(),
+    "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https": short(),
+    "X-Empty:": short(),
+    "X-Latin:  \t\xe9 ": short(),
+    "\r\n".join(f"X-{number}: y" for number in range(200)): short(),
+}
+MALFORMED = {
+    "a path with a space": request("/no tes"),
+    "a path with a control character": request("/n\x01otes"),
+    "a path with a letter that is not ASCII": request("/n\xf6tes"),
+    "no protocol": b"\0garbage\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "a space before a colon": request("/notes", "A : b"),
+    "no colon": request("/notes", "A"),
+    "no name": request("/notes", ": b"),
+    "a zero in a field": request("/notes", "A: \0"),
+    "two lengths": request("/notes", "Content-Length: 1", "Content-Length: 2", method="POST", body=b"xx"),
+    "a negative length": request("/notes", "Content-Length: -1", method="POST"),
+}
+# What h11 takes.
+MALFORMED_FOR_HTTPTOOLS = {
+    "a method in lower case": request("/notes", method="get"),
+    "an unknown method": request("/notes", method="FOO"),
+    "a path without a slash": request("notes"),
+    "a URL without a path": request("http://x"),
+    "a URL that is too long": request("/notes?x=" + "y" * 70_000),
+    "an unknown version": request("/notes", version="1.2"),
+    "the beginning of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "lines without a carriage return": request("/notes").replace(b"\r\n", b"\n"),
+    "a folded field": request("/notes", "A: b\r\n c"),
+    "a length and chunks": request("/notes", "Content-Length: 1", CHUNKED, method="POST", body=chunked(b"x")),
+}
+# Requests with a body.
+BODIES = {
+    "POST": (POST, long(201)),
+    "POST of chunks": (request("/notes", CHUNKED, KEY, method="POST", body=chunked(b"x")), long(201)),
+    "POST with an extension and a trailer": (
+        request("/notes", CHUNKED, KEY, method="POST", body=b"1;a=b\r\nx\r\n0\r\nA: b\r\n\r\n"),
+        long(201),
+    ),
+    "POST with the key of another": (request("/notes", KEY, "Content-Length: 2", method="POST", body=b"xx"), long(422)),
+    "POST that is too large": (
+        request("/notes", "Content-Length: 400000", method="POST", body=LARGE_BODY),
+        long(413),
+    ),
+    "POST of chunks that is too large": (
+        request("/notes", CHUNKED, method="POST", body=chunked(*[b"x" * 10_000] * 40)),
+        long(413),
+    ),
+    "PUT that nobody reads": (request("/notes", "Content-Length: 60000", method="PUT", body=b"x" * 60_000), long(405)),
+    "GET with a body": (request("/notes", "Content-Length: 3", body=b"abc"), long()),
+    "GET with a body of chunks": (request("/notes", CHUNKED, body=chunked(b"abc")), long()),
+    "GET with a body that is too large": (request("/notes", "Content-Length: 400000", body=LARGE_BODY), long(413)),
+    "HEAD with a body": (request("/notes", "Content-Length: 3", method="HEAD", body=b"abc"), to_head(405)),
+}
+READ = request("/notes"), short()
+TEN_KINDS = [
+    READ,
+    (request("/notes/x"), short(422)),
+    (request("/personal"), long()),
+    (request("/unknown"), long(404)),
+    (POST, long(201)),
+    (request(f"/notes/{NOTE}"), short()),
+    (request("/notes", method="HEAD"), to_head(405)),
+    (request("/livez"), long()),
+    (request("/notes", "If-None-Match: *"), short(304)),
+    (request("/broken"), short(500)),
+]
+ALL_KINDS = [
+    *TEN_KINDS,
+    *BODIES.values(),
+    (request("/empty"), short(204)),
+    (request("/stream"), long()),
+    (request(f"/notes/{NO_NOTE}", method="DELETE"), long(204)),
+]
+
+
+def once(data: bytes, *expected: Expected, closes: bool = False, like_h11: bool = True) -> Case:
+    return Case([Step([data], expected)], closes, like_h11)
+
+
+def pipeline(requests: Iterable[tuple[bytes, Expected]]) -> tuple[bytes, list[Expected]]:
+    data, expected = zip(*requests, strict=True)
+    return b"".join(data), list(expected)
+
+
+def cases() -> Iterator[tuple[str, Case]]:
+    yield from heads()
+    yield from bad_requests()
+    yield from bodies()
+    yield from pipelines()
+
+
+def heads() -> Iterator[tuple[str, Case]]:
+    for target, expected in (TARGETS | URLS).items():
+        like_h11 = target in TARGETS
+        # Nothing is sent on the short way that ends the connection.
+        last = long(expected.status)
+        yield f"GET {target:.30}", once(request(target), expected, like_h11=like_h11)
+        data = request(target, "Connection: close")
+        yield f"GET {target:.30} and close", once(data, last, closes=True, like_h11=like_h11)
+        data = request(target, version="1.0")
+        yield f"GET {target:.30} of HTTP/1.0", once(data, last, closes=True, like_h11=like_h11)
+        data = request(target, "Connection: keep-alive", version="1.0")
+        yield f"GET {target:.30} of HTTP/1.0 and keep-alive", once(data, last, closes=True, like_h11=like_h11)
+    for fields, expected in FIELDS.items():
+        step = Step([request("/notes", fields)], [expected])
+        yield f"GET with {fields:.60}", Case([step, step])
+    for method in ("PUT", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "QUERY", "CONNECT"):
+        yield method, once(request("/notes", method=method), long(405))
+    yield "DELETE", once(request(f"/notes/{NO_NOTE}", method="DELETE"), long(204))
+    for target, status in {"/notes": 405, "/notes/x": 405, "/unknown": 404}.items():
+        yield f"HEAD {target}", once(request(target, method="HEAD"), to_head(status))
+        data = request(target, "Connection: close", method="HEAD")
+        yield f"HEAD {target} and close", once(data, to_head(status), closes=True)
+    yield "a personal answer and close", once(request("/personal-last"), long(), closes=True)
+    yield "chunks of an answer", once(request("/stream"), long())
+    yield "chunks of an answer and close", once(request("/stream", "Connection: close"), long(), closes=True)
+    yield "an error of the application", once(request("/fails"), long(500), closes=True)
+    yield "HTTP/2.0", once(request("/notes", version="2.0"), long(), closes=True, like_h11=False)
+    yield "HTTP/0.9", once(b"GET /notes\r\n\r\n", long(), closes=True, like_h11=False)
+    yield "no host", once(b"GET /notes HTTP/1.1\r\n\r\n", short(), like_h11=False)
+    yield "two hosts", once(request("/notes", "Host: y"), short(), like_h11=False)
+    yield "empty lines before a request", once(b"\r\n\r\n" + READ[0], READ[1], like_h11=False)
+
+
+def bad_requests() -> Iterator[tuple[str, Case]]:
+    for name, data in (MALFORMED | MALFORMED_FOR_HTTPTOOLS).items():
+        like_h11 = name in MALFORMED
+        bad = Step([data], [by_uvicorn(400)])
+        yield name, Case([bad], closes=True, like_h11=like_h11)
+        yield f"a read, and {name}", Case([Step([READ[0]], [READ[1]]), bad], closes=True, like_h11=like_h11)
+    # Uvicorn hangs up at once, also on what it has not answered yet.
+    yield "a read with garbage", once(READ[0] + b"\0\r\n\r\n", by_uvicorn(400), closes=True, like_h11=False)
+
+
+def bodies() -> Iterator[tuple[str, Case]]:
+    read = Step([READ[0]], [READ[1]])
+    for name, (data, expected) in BODIES.items():
+        yield f"{name}, and a read", once(data + READ[0], expected, READ[1])
+        yield f"{name} between reads", once(READ[0] + data + READ[0], READ[1], expected, READ[1])
+        head, _, body = data.partition(b"\r\n\r\n")
+        segments = [head, b"\r\n\r\n", *pieces(body)]
+        yield f"{name} between reads, in pieces", Case([read, Step(segments, [expected]), read])
+    long_post = Step([POST_LONG, *pieces(LONG_TEXT, 20)], [long(201)])
+    yield "a body that the application gets in pieces", Case([long_post, read])
+    refused = Step([request("/notes", "Content-Length: 400000", method="POST")], [long(413)])
+    yield "a body after its refusal, in pieces", Case([refused, Step([*pieces(LARGE_BODY), READ[0]], [READ[1]])])
+    yield "a body after its refusal", Case([refused, Step([LARGE_BODY + READ[0]], [READ[1]])])
+    yield "a body after its refusal, and reads", Case([refused, Step([LARGE_BODY], []), read, read])
+    expects = "Expect: 100-continue"
+    told = Step([request("/notes", KEY, "Content-Length: 1", expects, method="POST")], [by_uvicorn(100)])
+    yield "100-continue", Case([told, Step([b"x" + READ[0]], [long(201), READ[1]])])
+    told = Step([request("/notes", KEY, CHUNKED, expects, method="POST")], [by_uvicorn(100)])
+    yield "100-continue for chunks", Case([told, Step([chunked(b"x") + READ[0]], [long(201), READ[1]])])
+    refused = Step([request("/notes", "Content-Length: 400000", expects, method="POST")], [long(413)])
+    yield "100-continue for too much", Case([refused, Step([LARGE_BODY + READ[0]], [READ[1]])])
+
+
+def pieces(data: bytes, size: int = 50_000) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def pipelines() -> Iterator[tuple[str, Case]]:
+    kinds_of = {"reads": [READ], "posts": [(POST, long(201))], "ten kinds": TEN_KINDS}
+    for name, kinds in kinds_of.items():
+        for length in (2, 10 if name == "posts" else 50):
+            data, expected = pipeline(kinds[place % len(kinds)] for place in range(length))
+            yield f"{length} of {name}, twice", Case([Step([data], expected)] * 2)
+            last = request("/notes", "Connection: close")
+            yield f"{length} of {name}, and close", once(data + last, *expected, long(), closes=True)
+            ignored = data + last + PROBE
+            yield f"{length} of {name}, close, and one more", once(ignored, *expected, long(), closes=True)
+    data, expected = pipeline([(request("/large"), Expected(200, By.EITHER)), (request("/livez"), long())] * 10)
+    yield "more than all buffers hold", once(data, *expected)
+    for data, answer in TEN_KINDS[::2]:
+        cut = [Step([data[:place], data[place:]], [answer]) for place in range(1, len(data))]
+        yield f"cut everywhere: {data[:30]!r}", Case([*cut, Step([bytes([byte]) for byte in data], [answer])])
+    random = Random(0)
+    for number in range(40):
+        data, expected = pipeline(random.choices(ALL_KINDS, k=random.randint(1, 12)))
+        places = sorted({0, len(data), *(random.randrange(1, len(data)) for _ in range(random.randint(0, 20)))})
+        segments = [data[start:end] for start, end in pairwise(places)]
+        yield f"at random {number}", Case([Step(segments, expected)])
+
+
+CASES = list(cases())
+
+
+class Line:
+    """A connection to a server, on which requests are bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, *segments: bytes) -> None:
+        for segment in segments:
+            self._writer.write(segment)
+            # The server reads it before the next one comes.
+            await settle()
+
+    async def answer(self, *, to_head: bool = False) -> Answer:
+        async with asyncio.timeout(PATIENCE):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            head = re.sub(rb"date: [^\r]*\r\n", b"", head)
+            head = re.sub(rb"x-cache: (hit|miss|shared)\r\n", b"x-cache: any\r\n", head)
+            status_line, *lines = head.split(b"\r\n")[:-2]
+            status = int(status_line.split()[1])
+            fields = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)]
+            body, content = b"", b""
+            if not to_head and status not in (100, 204, 304):
+                body, content = await self._body(dict(fields))
+        return Answer(head + body, status, sorted(fields), content)
+
+    async def _body(self, fields: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+        """Return the bytes of a body, and what they mean."""
+        if b"content-length" in fields:
+            body = await self._reader.readexactly(int(fields[b"content-length"]))
+            return body, body
+        if fields.get(b"transfer-encoding") != b"chunked":
+            body = await self._reader.read()
+            return body, body
+        parts: list[bytes] = []
+        content: list[bytes] = []
+        while not parts or content[-1]:
+            size = await self._reader.readuntil(b"\r\n")
+            chunk = await self._reader.readexactly(int(size, 16) + 2)
+            parts += [size, chunk]
+            content.append(chunk[:-2])
+        return b"".join(parts), b"".join(content)
+
+    async def end(self, *, closes: bool) -> str:
+        """Tell what becomes of the connection; an open one still answers, and nothing else comes before."""
+        try:
+            if not closes:
+                await self.send(PROBE)
+                probe = await self.answer()
+                return "open" if probe.body == b'{"status":"ok"}' else f"another answer: {probe}"
+            async with asyncio.timeout(PATIENCE):
+                rest = await self._reader.read()
+        except (EOFError, ConnectionError):
+            return "closed"
+        except TimeoutError:
+            return "stays open" if closes else "no answer any more"
+        return f"more: {rest!r}" if rest else "closed"
+
+
+@asynccontextmanager
+async def connected(to: httpx2.AsyncClient) -> AsyncGenerator[Line]:
+    reader, writer = await asyncio.open_connection(to.base_url.host, to.base_url.port)
+    try:
+        yield Line(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+async def outcome(server: httpx2.AsyncClient, case: Case) -> Outcome:
+    answers: list[Answer] = []
+    async with connected(server) as line:
+        try:
+            for step in case.steps:
+                await line.send(*step.segments)
+                for expected in step.expected:
+                    answer = await line.answer(to_head=expected.to_head)
+                    answers.append(answer)
+        except (EOFError, ConnectionError, TimeoutError) as error:
+            return Outcome(answers, f"{type(error).__name__} instead of an answer")
+        return Outcome(answers, await line.end(closes=case.closes))
+
+
+def statuses(outcome: Outcome) -> list[int]:
+    return [answer.status for answer in outcome.answers]
+
+
+def meaning(outcome: Outcome) -> list[Any]:
+    """Return what an outcome means, which is the same for servers that write it in another way."""
+    answers = [(answer.status, fields_that_count(answer), answer.body) for answer in outcome.answers]
+    return [*answers, outcome.end]
+
+
+def fields_that_count(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Return all header fields, but for those that only httptools writes when it cannot read a request."""
+    framing = {b"server", b"content-length", b"transfer-encoding"} if answer.status == 400 else set()
+    return [(name, value) for name, value in answer.fields if name not in framing]
+
+
+extra = APIRouter()
+
+
+@extra.get("/personal")
+@shared
+async def get_personal() -> Response:
+    return Response("for you", headers={"Set-Cookie": "a=b"})
+
+
+@extra.get("/personal-last")
+@shared
+async def get_personal_last() -> Response:
+    return Response("for you", headers={"Set-Cookie": "a=b", "Connection": "close"})
+
+
+@extra.get("/broken")
+@shared
+async def get_broken() -> Response:
+    raise RuntimeError("broken")
+
+
+@extra.get("/empty")
+@shared
+async def get_empty() -> Response:
+    return Response(status_code=204)
+
+
+@extra.get("/moved")
+@shared
+async def get_moved() -> Response:
+    return RedirectResponse("/notes")
+
+
+@extra.get("/fields")
+@shared
+async def get_fields() -> Response:
+    return StreamingResponse(iter([b"a", b"b"]), headers={"X-UPPER": "A", "X-Empty": "", "Connection": "close"})
+
+
+@extra.get("/large")
+@shared
+async def get_large() -> Response:
+    return Response(b"x" * 1_000_000)
+
+
+@extra.get("/fails")
+async def get_failure() -> Response:
+    raise RuntimeError("broken")
+
+
+@extra.get("/stream")
+async def get_stream() -> Response:
+    return StreamingResponse(iter([b"a", b"b" * 1000, b"c"]))
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The loop of production, one for all tests of this module and their servers."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="module")
+async def filled_database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a database with five notes, which nothing here changes."""
+    url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('database') / 'notes.db'}"
+    await in_database(url, lambda connection: connection.run_sync(Base.metadata.create_all))
+    rows = [NewNote(UUID(int=number), f"note {number}", datetime(2024, 1, number, tzinfo=UTC)) for number in (1, 2, 3)]
+    await in_database(url, lambda connection: insert_notes(connection, rows))
+    async with running(notes_service(database_url=url)) as client, connected(client) as line:
+        for post in (POST, POST_LONG + LONG_TEXT):
+            await line.send(post)
+            assert (await line.answer()).status == 201
+    return url
+
+
+@pytest.fixture(scope="module")
+async def servers(filled_database_url: str) -> AsyncGenerator[dict[type, httpx2.AsyncClient]]:
+    """The service behind each protocol."""
+    async with AsyncExitStack() as stack:
+        yield {
+            http: await stack.enter_async_context(
+                running(service(filled_database_url), http=http, keep_alive=KEEP_ALIVE)
+            )
+            for http in PROTOCOLS
+        }
+
+
+def service(database_url: str, *routers: APIRouter, **options: Any) -> Service:
+    return notes_service(database_url=database_url, routers=[router, health.router, extra, *routers], **options)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES])
+async def test_answers_are_those_of_the_plain_protocol(
+    servers: dict[type, httpx2.AsyncClient], asked: list[Scope], case: Case
+) -> None:
+    ours = await outcome(servers[Connection], case)
+    reached = len(asked)
+    assert statuses(ours) == [expected.status for expected in case.expected]
+    assert ours.end == ("closed" if case.closes else "open")
+    assert ours == await outcome(servers[HttpToolsProtocol], case)
+    if case.like_h11:
+        assert meaning(ours) == meaning(await outcome(servers[H11Protocol], case))
+    givers = [expected.by for expected in case.expected]
+    if By.EITHER not in givers:
+        probes = 0 if case.closes else 1
+        assert reached == givers.count(By.APPLICATION) + probes
+
+
+@asynccontextmanager
+async def behind(
+    http: type[asyncio.Protocol], app: ASGIApp
+) -> AsyncGenerator[Callable[[bytes], Coroutine[Any, Any, Answer]]]:
+    """Serve an application, and yield what sends it a request on a connection of its own."""
+    async with running(app, http=http) as client:
+
+        async def ask(data: bytes) -> Answer:
+            async with connected(client) as line:
+                await line.send(data)
+                return await line.answer()
+
+        yield ask
+
+
+REFUSED = Expected(503, By.EITHER)
+FULL_CASES = {
+    "a read": once(request("/notes"), REFUSED),
+    "what is always let in": once(request("/livez"), long()),
+    "a read and close": once(request("/notes", "Connection: close"), REFUSED, closes=True),
+    "a read of HTTP/1.0": once(request("/notes", version="1.0"), REFUSED, closes=True),
+    "a HEAD": once(request("/notes", method="HEAD"), to_head(503)),
+    "a POST and a read": once(POST + READ[0], REFUSED, REFUSED),
+    "a large POST and a read": once(BODIES["POST that is too large"][0] + READ[0], REFUSED, REFUSED),
+    "chunks and a read": once(BODIES["POST of chunks that is too large"][0] + READ[0], REFUSED, REFUSED),
+    "a body after its refusal, and a read": Case([Step([POST_HEAD], [REFUSED]), Step([b"x" + READ[0]], [REFUSED])]),
+    "a large body after its refusal, in pieces, and a read": Case(
+        [
+            Step([request("/notes", "Content-Length: 400000", method="POST")], [REFUSED]),
+            Step([*pieces(LARGE_BODY), READ[0]], [REFUSED]),
+        ]
+    ),
+    "a body that the client would have asked for": Case(
+        [
+            Step([request("/notes", "Content-Length: 1", "Expect: 100-continue", method="POST")], [REFUSED]),
+            Step([b"x"], []),
+        ]
+    ),
+    "50 reads": once(READ[0] * 50, *[REFUSED] * 50),
+    "500 reads behind what is let in": once(request("/livez") + READ[0] * 500, long(), *[REFUSED] * 500),
+    "reads and what is let in": once((READ[0] + request("/livez")) * 10, *[REFUSED, long()] * 10),
+    "a read and garbage": Case([Step([READ[0]], [REFUSED]), Step([b"\0\r\n\r\n"], [by_uvicorn(400)])], closes=True),
+}
+
+
+async def test_a_full_service_refuses_as_the_plain_protocol_does(filled_database_url: str) -> None:
+    outcomes: dict[type, dict[str, Outcome]] = {}
+    for http in PROTOCOLS:
+        app = service(filled_database_url, limit_concurrency=1)
+        async with running(app, http=http) as client, connected(client) as inside:
+            await inside.send(POST_HEAD)
+
+            async def is_full(app: Service = app) -> bool:
+                return app.admission.full
+
+            await eventually(is_full, within=PATIENCE)
+            outcomes[http] = {}
+            for name, case in FULL_CASES.items():
+                got = outcomes[http][name] = await outcome(client, case)
+                assert (name, statuses(got)) == (name, [expected.status for expected in case.expected])
+                assert (name, got.end) == (name, "closed" if case.closes else "open")
+            # Whoever is inside gives the place to the next one of its own pipeline.
+            await inside.send(b"x" + READ[0] + POST + READ[0])
+            assert [(await inside.answer()).status for _ in range(4)] == [201, 200, 201, 200]
+            assert app.admission._inside == 0
+    ours, plain, other = outcomes.values()
+    assert ours == plain
+    assert {name: meaning(got) for name, got in ours.items()} == {name: meaning(got) for name, got in other.items()}
+
+
+@pytest.mark.parametrize("http", [Connection, HttpToolsProtocol])
+async def test_a_pipeline_does_not_stand_in_its_own_way(filled_database_url: str, http: Any) -> None:
+    data, expected = pipeline(TEN_KINDS * 5)
+    app = service(filled_database_url, limit_concurrency=1)
+    async with running(app, http=http) as client:
+        got = await outcome(client, once(data, *expected))
+    assert statuses(got) == [answer.status for answer in expected]
+    assert got.end == "open"
+
+
+class Stamp:
+    """ASGI middleware that leaves its mark on each answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-stamp", scope["path"].encode())]
+            await send(message)
+
+        await self._app(scope, receive, stamped)
+
+
+class Spans(trace.TracerProvider):
+    """OpenTelemetry's tracing; it remembers the names of spans."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def get_tracer(self, *_: Any, **__: Any) -> trace.Tracer:
+        names = self.names
+
+        class Tracer(trace.NoOpTracer):
+            def start_span(self, name: str, *_: Any, **__: Any) -> trace.Span:
+                names.append(name)
+                return trace.INVALID_SPAN
+
+        return Tracer()
+
+
+type Build = Callable[[str, pytest.MonkeyPatch], ASGIApp]
+
+
+def with_middleware(database_url: str, _: pytest.MonkeyPatch) -> ASGIApp:
+    app = service(database_url)
+    app.add_middleware(Stamp)
+    return app
+
+
+def with_a_patched(owner: type) -> Build:
+    def build(database_url: str, monkeypatch: pytest.MonkeyPatch) -> ASGIApp:
+        """Do what agents do that look at each request."""
+        app = service(database_url)
+        call = owner.__dict__["__call__"]
+
+        async def watched(self: Any, scope: Scope, receive: Receive, send: Send) -> None:
+            async def original(scope: Scope, receive: Receive, send: Send) -> None:
+                await call(self, scope, receive, send)
+
+            await Stamp(original)(scope, receive, send)
+
+        monkeypatch.setattr(owner, "__call__", watched)
+        return app
+
+    return build
+
+
+def with_other_layers(database_url: str, monkeypatch: pytest.MonkeyPatch) -> ASGIApp:
+    app = service(database_url)
+    build = app.build_middleware_stack
+    monkeypatch.setattr(app, "build_middleware_stack", lambda: Stamp(build()))
+    return app
+
+
+def with_a_wrapper(database_url: str, _: pytest.MonkeyPatch) -> ASGIApp:
+    return Stamp(service(database_url))
+
+
+def with_a_root_path(database_url: str, _: pytest.MonkeyPatch) -> ASGIApp:
+    app = service(database_url)
+    # As the option does, with which FastAPI warns.
+    app.root_path = "/api"
+    return app
+
+
+def with_telemetry(database_url: str, _: pytest.MonkeyPatch) -> ASGIApp:
+    return service(database_url, telemetry={"tracer_provider": Spans()})
+
+
+LONG_WAYS: dict[str, tuple[Build, str | None]] = {
+    "a middleware": (with_middleware, "the middleware Stamp runs for each request"),
+    "a patched Starlette": (with_a_patched(Starlette), f"{__file__} has replaced a method of Starlette"),
+    "a patched FastAPI": (with_a_patched(FastAPI), f"{__file__} has replaced a method of FastAPI"),
+    "a patched Service": (with_a_patched(Service), f"{__file__} has replaced a method of Service"),
+    "other layers": (with_other_layers, "something else has built the layers of the application"),
+    # Nothing is said about an application that the server does not know.
+    "a wrapper": (with_a_wrapper, None),
+    "a root path": (with_a_root_path, "FastAPI was given a root_path; give it to the server"),
+    "telemetry": (with_telemetry, "FastAPI writes telemetry"),
+}
+SOME_READS = [
+    request(target, *fields)
+    for target in ("/notes", "/notes?limit=1", f"/notes/{NO_NOTE}", "/api/notes", "/personal", "/livez")
+    for fields in ((), ("If-None-Match: *",))
+]
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What the server says about the way that shared reads take."""
+    logger = logging.getLogger("app.highload.server")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    with lines_of(logger.name, level=logging.INFO) as lines:
+        yield lines
+    logger.setLevel(before)
+
+
+@pytest.mark.parametrize("way", LONG_WAYS)
+async def test_what_looks_at_each_request_sees_each(
+    filled_database_url: str, monkeypatch: pytest.MonkeyPatch, asked: list[Scope], told: list[str], way: str
+) -> None:
+    build, reason = LONG_WAYS[way]
+    answers = []
+    for http in (Connection, HttpToolsProtocol):
+        with monkeypatch.context() as patch:
+            async with behind(http, build(filled_database_url, patch)) as ask:
+                asked.clear()
+                answers.append([await ask(data) for data in SOME_READS])
+                assert len(asked) == len(SOME_READS)
+    assert answers[0] == answers[1]
+    # It is said once, and not for each connection.
+    assert told == ([f"Shared reads take the long way, because {reason}."] if reason else [])
+
+
+async def test_a_personal_answer_takes_one_run_to_find_out_and_one_of_its_own(
+    filled_database_url: str, asked: list[Scope]
+) -> None:
+    runs: list[str | None] = []
+    personal = APIRouter()
+
+    @personal.get("/personal-runs")
+    @shared
+    async def get_personal_runs(x_name: Annotated[str | None, Header()] = None) -> Response:
+        runs.append(x_name)
+        return Response(headers={"Set-Cookie": "a=b"})
+
+    async with behind(Connection, service(filled_database_url, personal)) as ask:
+        assert (b"x-cache", b"bypass") in (await ask(request("/personal-runs", "X-Name: a"))).fields
+    assert runs == ["a", "a"]
+    assert len(asked) == 1
+
+
+async def test_nothing_is_said_about_the_short_way(
+    filled_database_url: str, asked: list[Scope], told: list[str]
+) -> None:
+    async with behind(Connection, service(filled_database_url)) as ask:
+        assert [(await ask(data)).status for data in SOME_READS[:4]] == [200, 304, 200, 304]
+    assert not asked
+    assert not told
+
+
+async def test_telemetry_counts_each_request(filled_database_url: str) -> None:
+    spans = Spans()
+    async with behind(Connection, service(filled_database_url, telemetry={"tracer_provider": spans})) as ask:
+        for _ in range(3):
+            assert (await ask(READ[0])).status == 200
+    assert len(spans.names) >= 3
+
+
+@pytest.mark.parametrize("http", [Connection, HttpToolsProtocol])
+async def test_each_request_is_in_the_access_log(
+    filled_database_url: str, monkeypatch: pytest.MonkeyPatch, asked: list[Scope], http: type[asyncio.Protocol]
+) -> None:
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "isEnabledFor", lambda _: True)
+    async with behind(http, service(filled_database_url)) as ask:
+        with lines_of("uvicorn.access", level=logging.INFO) as lines:
+            for data in SOME_READS:
+                await ask(data)
+    paths = [data.split()[1].decode() for data in SOME_READS]
+    assert [line.split('"')[1] for line in lines] == [f"GET {path} HTTP/1.1" for path in paths]
+    assert len(asked) == len(SOME_READS)
+
+
+def with_option(http: Any, name: str, value: Any) -> type[asyncio.Protocol]:
+    """Return a protocol with an option of Uvicorn."""
+
+    class WithOption(http):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            setattr(self, name, value)
+
+    return WithOption
+
+
+async def test_a_root_path_of_the_server_is_no_obstacle(filled_database_url: str, asked: list[Scope]) -> None:
+    answers = []
+    for http in (Connection, HttpToolsProtocol):
+        async with behind(with_option(http, "root_path", "/api"), service(filled_database_url)) as ask:
+            asked.clear()
+            answers.append([await ask(data) for data in SOME_READS])
+            if http is Connection:
+                assert "/api/notes" not in [scope["path"] for scope in asked]
+    assert answers[0] == answers[1]
+    assert answers[0][0].status == 200
+
+
+async def test_what_exceeds_a_limit_of_uvicorn_itself_gets_its_answer(filled_database_url: str) -> None:
+    answers = []
+    for http in (Connection, HttpToolsProtocol):
+        async with behind(with_option(http, "limit_concurrency", 1), service(filled_database_url)) as ask:
+            answers.append([await ask(data) for data in SOME_READS])
+    assert answers[0] == answers[1]
+    assert {(answer.status, answer.body) for answer in answers[0]} == {(503, b"Service Unavailable")}
+
+
+@pytest.mark.parametrize("version", ["0.53.9", "0.540.0", "0.55.0", "1.0.0"])
+def test_another_uvicorn_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, log: list[str], version: str) -> None:
+    monkeypatch.setattr(uvicorn, "__version__", version)
+    assert http_protocol() is HttpToolsProtocol
+    assert log == [
+        "Shared reads take the long way, because their short way was tested with Uvicorn 0.54.*, "
+        f"and this is {version}."
+    ]
+
+
+@pytest.mark.parametrize("version", ["0.54.0", "0.54.3"])
+def test_the_tested_uvicorn_has_the_short_way(monkeypatch: pytest.MonkeyPatch, log: list[str], version: str) -> None:
+    monkeypatch.setattr(uvicorn, "__version__", version)
+    assert http_protocol() is Connection
+    assert not log
+
+
+def tenant_of(connection: HTTPConnection) -> Granted:
+    kind, _, tenant = connection.headers.get("x-key", "").partition(" ")
+    if kind != "tenant":
+        raise HTTPException(401, "Send a key.", headers={"WWW-Authenticate": "Key"})
+    return Granted(partition=tenant)
+
+
+async def tenant_of_later(connection: HTTPConnection) -> Granted:
+    await asyncio.sleep(0)
+    return tenant_of(connection)
+
+
+def address_of(connection: HTTPConnection) -> Granted:
+    """Tell clients apart by what the proxy says about them."""
+    assert connection.client
+    return Granted(partition=f"{connection.url.scheme} {connection.client.host}")
+
+
+class Guarded:
+    """A shared route with a guard; it answers with the partition, and with how often it ran."""
+
+    def __init__(self, check: Any) -> None:
+        self.runs = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.router = APIRouter()
+        guard = Guard(APIKeyHeader(name="X-Key"), check)
+
+        @self.router.get("/guarded")
+        @shared
+        async def get_guarded(partition: Annotated[str, Depends(Partition(guard))]) -> dict[str, Any]:
+            self.runs += 1
+            run = self.runs
+            await self.gate.wait()
+            return {"partition": partition, "run": run}
+
+
+def guarded(*fields: str) -> bytes:
+    return request("/guarded", *fields)
+
+
+@pytest.mark.parametrize("check", [tenant_of, tenant_of_later])
+async def test_a_guard_is_asked_on_both_ways(filled_database_url: str, asked: list[Scope], check: Any) -> None:
+    requests = [guarded(), guarded("X-Key: wrong a"), guarded("X-Key: tenant a"), guarded("X-Key: tenant b")]
+    answers = []
+    for http in (Connection, HttpToolsProtocol):
+        async with behind(http, service(filled_database_url, Guarded(check).router)) as ask:
+            asked.clear()
+            answers.append([await ask(data) for data in requests])
+            if http is Connection:
+                # What is refused, and what has to wait for a guard, is left to the application.
+                assert len(asked) == (2 if check is tenant_of else 4)
+    assert answers[0] == answers[1]
+    assert [answer.status for answer in answers[0]] == [401, 401, 200, 200]
+    assert (b"www-authenticate", b"Key") in answers[0][0].fields
+    assert [answer.body for answer in answers[0][2:]] == [b'{"partition":"a","run":1}', b'{"partition":"b","run":2}']
+
+
+async def test_an_answer_is_shared_within_a_partition_only(filled_database_url: str, asked: list[Scope]) -> None:
+    route = Guarded(tenant_of)
+    route.gate.clear()
+    app = service(filled_database_url, route.router)
+    async with behind(Connection, app) as ask:
+        asking = [asyncio.create_task(ask(guarded(f"X-Key: tenant {tenant}"))) for tenant in "aaabbb"]
+
+        async def all_wait() -> bool:
+            return app.admission._inside == len(asking)
+
+        await eventually(all_wait, within=PATIENCE)
+        route.gate.set()
+        bodies = [answer.body for answer in await asyncio.gather(*asking)]
+    assert not asked
+    assert all(b'"partition":"a"' in body for body in bodies[:3])
+    assert all(b'"partition":"b"' in body for body in bodies[3:])
+    # The first of a partition may run before the others are there, which then share a run.
+    assert route.runs <= 4
+
+
+# What a proxy says, what a guard sees, and whether the server may ask it itself.
+FORWARDED = (
+    ((), b"http 127.0.0.1", short()),
+    (("X-Forwarded-For: 192.0.2.7",), b"http 192.0.2.7", long()),
+    (("X-Forwarded-For: 192.0.2.6, 192.0.2.7",), b"http 192.0.2.7", long()),
+    (("X-Forwarded-For: 192.0.2.6", "X-FORWARDED-FOR: 192.0.2.8"), b"http 192.0.2.8", long()),
+    (("X-FORWARDED-PROTO: https",), b"https 127.0.0.1", long()),
+)
+
+
+async def test_a_guard_sees_the_client_behind_a_proxy(filled_database_url: str, asked: list[Scope]) -> None:
+    """Uvicorn takes the address from the proxy (`proxy_headers`), around the application."""
+    answers = []
+    for http in (Connection, HttpToolsProtocol):
+        async with behind(http, service(filled_database_url, Guarded(address_of).router)) as ask:
+            answers.append([await ask(guarded(*fields)) for fields, _, _ in FORWARDED])
+            if http is Connection:
+                expected = [by for _, _, by in FORWARDED]
+                assert len(asked) == expected.count(long())
+    assert answers[0] == answers[1]
+    for (_, partition, _), answer in zip(FORWARDED, answers[0], strict=True):
+        assert b'"partition":"%b"' % partition in answer.body

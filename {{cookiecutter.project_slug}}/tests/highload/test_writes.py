@@ -1,0 +1,107 @@
+import asyncio
+from collections.abc import AsyncGenerator
+from functools import partial
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Executable, Result, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.highload.database import Database, DatabaseUnavailable, Work, create_engine, open_database
+from app.highload.writes.group_commit import MAX_BATCH
+from tests.highload.notes import NAME, NOTES, insert_notes, new_note, note_writer
+from tests.waiting import settle
+
+
+class CommitsAndGoesAway(Database):
+    """A database whose answer to the commit is lost."""
+
+    async def write[T](self, work: Work[T]) -> T:
+        await super().write(work)
+        raise DatabaseUnavailable
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncGenerator[Database]:
+    async with open_database(database_url, name=NAME, pool_size=1, timeout=2) as database:
+        yield database
+
+
+def executing(statement: Executable) -> Work[Result[tuple[object, ...]]]:
+    """Return work that is one statement."""
+
+    async def execute(connection: AsyncConnection) -> Result[tuple[object, ...]]:
+        return await connection.execute(statement)
+
+    return execute
+
+
+def changing(note_id: UUID) -> Work[object]:
+    return executing(update(NOTES).where(NOTES.c.id == note_id).values(text="y"))
+
+
+def deleting(note_id: UUID) -> Work[object]:
+    return executing(NOTES.delete().where(NOTES.c.id == note_id))
+
+
+async def test_a_write_with_an_unclear_end_is_a_change(database_url: str) -> None:
+    engine = create_engine(database_url, name=NAME, pool_size=1, timeout=2)
+    changes = 0
+
+    async def count() -> None:
+        nonlocal changes
+        changes += 1
+
+    writer = note_writer(CommitsAndGoesAway(engine, timeout=2), [count])
+    new = new_note()
+    with pytest.raises(DatabaseUnavailable):
+        await writer.create(new)
+    with pytest.raises(DatabaseUnavailable):
+        await writer.change(changing(new.id))
+    with pytest.raises(DatabaseUnavailable):
+        await writer.change(deleting(new.id))
+    await engine.dispose()
+    assert changes == 3
+
+
+async def test_the_same_rows_in_another_order_do_not_wait_for_each_other(postgresql_url: str) -> None:
+    open_one = partial(open_database, postgresql_url, name=NAME, pool_size=1, timeout=0.9)
+    rows = [new_note(fingerprint="fingerprint") for _ in range(200)]
+    async with open_one() as one, open_one() as other:
+        for _ in range(5):
+            await one.write(executing(NOTES.delete()))
+            await asyncio.gather(
+                one.write(partial(insert_notes, rows=rows)), other.write(partial(insert_notes, rows=rows[::-1]))
+            )
+
+
+async def test_a_write_is_answered_after_its_change_was_told(database: Database) -> None:
+    telling = asyncio.Event()
+    told = asyncio.Event()
+
+    async def tell() -> None:
+        telling.set()
+        await told.wait()
+
+    writer = note_writer(database, [tell])
+    new = new_note()
+    for write in (writer.create(new), writer.change(changing(new.id)), writer.change(deleting(new.id))):
+        writing = asyncio.ensure_future(write)
+        async with asyncio.timeout(5):
+            await telling.wait()
+        await settle()
+        assert not writing.done(), "its change is not told yet"
+        told.set()
+        await writing
+        telling.clear()
+        told.clear()
+
+
+async def test_a_drain_waits_for_what_was_accepted(database: Database) -> None:
+    writer = note_writer(database)
+    creating = [asyncio.create_task(writer.create(new_note())) for _ in range(3 * MAX_BATCH)]
+    await settle()
+    await writer.drain()
+    await settle()
+    assert sum(not task.done() for task in creating) == 0
+    assert all(receipt.stored for receipt in await asyncio.gather(*creating))

@@ -1,0 +1,63 @@
+"""Queues of a broker, and workers on them."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aio_pika import connect
+
+from app.highload.writes.publisher import open_publisher
+from app.highload.writes.queue import RowQueue
+
+
+async def delete_queues(url: str, queue: RowQueue[Any]) -> None:
+    """Delete a queue and its dead letters."""
+    async with await connect(url) as connection:
+        channel = await connection.channel()
+        for name in (queue.name, queue.dead_letters):
+            await channel.queue_delete(name)
+
+
+async def renew_queues(url: str, queue: RowQueue[Any]) -> None:
+    """Give a queue and its dead letters a new beginning."""
+    await delete_queues(url, queue)
+    async with open_publisher(url, queue, deadline=5):
+        pass
+
+
+async def queue_sizes(url: str, queue: RowQueue[Any]) -> tuple[int, int]:
+    """Return how many messages are ready in a queue and in its dead letters."""
+    async with await connect(url) as connection:
+        channel = await connection.channel()
+        declared = [await channel.declare_queue(name, passive=True) for name in (queue.name, queue.dead_letters)]
+        ready, dead = [one.declaration_result.message_count or 0 for one in declared]
+    return ready, dead
+
+
+@contextmanager
+def run_worker(module: str, log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the Celery worker of a module as production does, with two processes unless a variable says otherwise."""
+    command = [sys.executable, "-m", "celery", "--app", module, "worker", "--loglevel", "INFO"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--without-gossip", "--without-mingle"],
+            env={**os.environ, "WORKER_CONCURRENCY": "2", **variables},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+async def logged(log: Path, words: str) -> bool:
+    """Whether a log says this."""
+    return words in await asyncio.to_thread(log.read_text)
