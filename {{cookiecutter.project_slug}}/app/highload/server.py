@@ -9,12 +9,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from socket import socket
+from types import FunctionType
 from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Scope
 from uvicorn import Server
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -46,7 +48,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._service = service_of_the_short_way(cast(ASGIApp, self.app))
+        self._service = service_of_the_short_way(cast(ASGIApp, self.app), access_log=self.access_log)
         self._behind_proxy = isinstance(self.app, ProxyHeadersMiddleware)
 
     def shutdown(self) -> None:
@@ -77,7 +79,7 @@ class Connection(HttpToolsProtocol):
 
     def _answer(self, cycle: RequestResponseCycle, service: Service) -> bool:
         """Begin with a read that may be shared, or refuse what is too much; leave all else to the application."""
-        if not cycle.keep_alive or self.flow.write_paused or self.access_log:
+        if not cycle.keep_alive or self.flow.write_paused:
             return False
         scope = cast(Scope, cycle.scope)
         if service.admission.full:
@@ -205,34 +207,53 @@ def http_protocol() -> type[asyncio.Protocol]:
     return HttpToolsProtocol
 
 
-def service_of_the_short_way(app: ASGIApp) -> Service | None:
+def service_of_the_short_way(app: ASGIApp, *, access_log: bool) -> Service | None:
     """Return the service if the short way leads to the same answers as the way through a served application.
 
     Where it does not, the log says once why.
     """
-    served = app.app if isinstance(app, ProxyHeadersMiddleware) else app
-    if not isinstance(served, Service):
-        return None
-    if served.long_way is None:
-        served.long_way = why_not_the_short_way(served) or ""
-        if served.long_way:
-            logger.info("Shared reads take the long way, because %s.", served.long_way)
-    return None if served.long_way else served
+    served = cast(ASGIApp, app.app) if isinstance(app, ProxyHeadersMiddleware) else app
+    reason = "the access log is on" if access_log else why_not_the_short_way(served)
+    if reason is None:
+        return cast(Service, served)
+    say_once(reason)
+    return None
 
 
-def why_not_the_short_way(service: Service) -> str | None:
+@cache
+def say_once(reason: str) -> None:
+    """Tell the log why there is no short way."""
+    logger.info("Shared reads take the long way, because %s.", reason)
+
+
+def why_not_the_short_way(service: ASGIApp) -> str | None:
     """Return what stands between a client and the shared reads of a service, if anything does."""
+    if not isinstance(service, Service):
+        return f"the application that is served is no Service but a {type(service).__name__}"
     for layer in service.user_middleware:
         return f"the middleware {getattr(layer.cls, '__name__', layer.cls)} runs for each request"
     if not service.stack_is_its_own:
         return "something else has built the layers of the application"
-    for owner in type(service).__mro__:
-        call = owner.__dict__.get("__call__")
-        if call is not None and call.__code__.co_filename != sys.modules[owner.__module__].__file__:
-            return f"{call.__code__.co_filename} has replaced a method of {owner.__name__}"
+    if changed := changed_call(type(service)):
+        return changed
     if service.root_path:
         return "FastAPI was given a root_path; give it to the server"
     return "FastAPI writes telemetry" if writes_telemetry(service) else None
+
+
+def changed_call(kind: type[Service]) -> str | None:
+    """Return what has changed how a service takes requests, if anything has."""
+    for owner in kind.__mro__:
+        call = owner.__dict__.get("__call__")
+        if call is None:
+            continue
+        if owner not in (Service, FastAPI, Starlette):
+            return f"{owner.__name__} has a __call__ of its own"
+        # Not `isinstance`: the wrappers of some agents pass for the function that they wrap.
+        culprit = call.__code__.co_filename if type(call) is FunctionType else type(call).__module__
+        if culprit != sys.modules[owner.__module__].__file__:
+            return f"{culprit} has replaced a method of {owner.__name__}"
+    return None
 
 
 def writes_telemetry(app: FastAPI) -> bool:

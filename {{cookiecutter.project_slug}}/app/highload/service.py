@@ -46,8 +46,6 @@ class Service(FastAPI):
         self._max_body_bytes = max_body_bytes
         self._started = False
         self._own_stack: ASGIApp | None = None
-        # Why the server cannot answer shared reads itself; empty when it can, None before it was asked.
-        self.long_way: str | None = None
         self.admission = Admission(super().__call__, limit_concurrency, always=always)
         self.reads = SharedReads(self, public_url=public_url, max_waiting=max_waiting, refusal=overloaded())
         add_problem_handlers(self)

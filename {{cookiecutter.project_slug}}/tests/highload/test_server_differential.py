@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Itera
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from itertools import pairwise
 from random import Random
 from typing import Annotated, Any, NamedTuple
@@ -34,7 +35,7 @@ from app.highload.http import health
 from app.highload.reads.dependencies import Granted, Guard, Partition
 from app.highload.reads.shared import shared
 from app.highload.reads.sharing import LONGEST_KEY
-from app.highload.server import Connection, http_protocol
+from app.highload.server import Connection, http_protocol, say_once
 from app.highload.service import Service
 from tests.conftest import in_database, lines_of, running
 from tests.highload.notes import Base, NewNote, insert_notes, notes_service, router
@@ -726,6 +727,39 @@ def with_a_patched(owner: type) -> Build:
     return build
 
 
+class Wrapped:
+    """What the wrappers of some agents are: it passes for the function that it wraps."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.__code__ = call.__code__
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return partial(self, instance)
+
+    async def __call__(self, instance: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        async def original(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._call(instance, scope, receive, send)
+
+        await Stamp(original)(scope, receive, send)
+
+
+def with_a_wrapped_method(database_url: str, monkeypatch: pytest.MonkeyPatch) -> ASGIApp:
+    app = service(database_url)
+    monkeypatch.setattr(Starlette, "__call__", Wrapped(Starlette.__call__))
+    return app
+
+
+class StampedService(Service):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Stamp(super().__call__)(scope, receive, send)
+
+
+def with_a_class_of_its_own(database_url: str, monkeypatch: pytest.MonkeyPatch) -> ASGIApp:
+    monkeypatch.setattr("tests.highload.notes.Service", StampedService)
+    return service(database_url)
+
+
 def with_other_layers(database_url: str, monkeypatch: pytest.MonkeyPatch) -> ASGIApp:
     app = service(database_url)
     build = app.build_middleware_stack
@@ -748,14 +782,15 @@ def with_telemetry(database_url: str, _: pytest.MonkeyPatch) -> ASGIApp:
     return service(database_url, telemetry={"tracer_provider": Spans()})
 
 
-LONG_WAYS: dict[str, tuple[Build, str | None]] = {
+LONG_WAYS: dict[str, tuple[Build, str]] = {
     "a middleware": (with_middleware, "the middleware Stamp runs for each request"),
     "a patched Starlette": (with_a_patched(Starlette), f"{__file__} has replaced a method of Starlette"),
     "a patched FastAPI": (with_a_patched(FastAPI), f"{__file__} has replaced a method of FastAPI"),
     "a patched Service": (with_a_patched(Service), f"{__file__} has replaced a method of Service"),
+    "a wrapped method": (with_a_wrapped_method, f"{__name__} has replaced a method of Starlette"),
+    "a class of its own": (with_a_class_of_its_own, "StampedService has a __call__ of its own"),
     "other layers": (with_other_layers, "something else has built the layers of the application"),
-    # Nothing is said about an application that the server does not know.
-    "a wrapper": (with_a_wrapper, None),
+    "a wrapper": (with_a_wrapper, "the application that is served is no Service but a Stamp"),
     "a root path": (with_a_root_path, "FastAPI was given a root_path; give it to the server"),
     "telemetry": (with_telemetry, "FastAPI writes telemetry"),
 }
@@ -772,6 +807,7 @@ def told() -> Iterator[list[str]]:
     logger = logging.getLogger("app.highload.server")
     before = logger.level
     logger.setLevel(logging.INFO)
+    say_once.cache_clear()
     with lines_of(logger.name, level=logging.INFO) as lines:
         yield lines
     logger.setLevel(before)
@@ -791,7 +827,7 @@ async def test_what_looks_at_each_request_sees_each(
                 assert len(asked) == len(SOME_READS)
     assert answers[0] == answers[1]
     # It is said once, and not for each connection.
-    assert told == ([f"Shared reads take the long way, because {reason}."] if reason else [])
+    assert told == [f"Shared reads take the long way, because {reason}."]
 
 
 async def test_a_personal_answer_takes_one_run_to_find_out_and_one_of_its_own(
@@ -831,7 +867,11 @@ async def test_telemetry_counts_each_request(filled_database_url: str) -> None:
 
 @pytest.mark.parametrize("http", [Connection, HttpToolsProtocol])
 async def test_each_request_is_in_the_access_log(
-    filled_database_url: str, monkeypatch: pytest.MonkeyPatch, asked: list[Scope], http: type[asyncio.Protocol]
+    filled_database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list[Scope],
+    told: list[str],
+    http: type[asyncio.Protocol],
 ) -> None:
     monkeypatch.setattr(logging.getLogger("uvicorn.access"), "isEnabledFor", lambda _: True)
     async with behind(http, service(filled_database_url)) as ask:
@@ -841,6 +881,8 @@ async def test_each_request_is_in_the_access_log(
     paths = [data.split()[1].decode() for data in SOME_READS]
     assert [line.split('"')[1] for line in lines] == [f"GET {path} HTTP/1.1" for path in paths]
     assert len(asked) == len(SOME_READS)
+    if http is Connection:
+        assert told == ["Shared reads take the long way, because the access log is on."]
 
 
 def with_option(http: Any, name: str, value: Any) -> type[asyncio.Protocol]:
