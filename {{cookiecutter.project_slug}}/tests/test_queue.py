@@ -154,7 +154,7 @@ async def test_the_command_acts_on_what_no_worker_could_store(
 
         status, listed, counted = await dead_letters("list", broker_url)
         assert (status, counted) == (0, "list: 1 messages\n")
-        assert listed.startswith(f"{poison.id}  {UNSTORABLE!r}  ")
+        assert listed.startswith(f"{poison.id}  name={UNSTORABLE!r}, ")
         assert "too long" in listed
         assert await dead_letters("replay", broker_url) == (0, "", "replay: 1 messages\n")
         await eventually(put_aside, within=20)

@@ -1,6 +1,6 @@
 """The HTTP server of a worker: a short way for shared reads, and an end that loses no request.
 
-It is Uvicorn's, with three methods of a connection and one of the server replaced. What they rely on was tested with
+It is Uvicorn's, with two methods of a connection and one of the server replaced. What they rely on was tested with
 the release of Uvicorn that `TESTED_WITH` names; under another one Uvicorn's own protocol gives the same answers.
 """
 

@@ -312,6 +312,7 @@ async def test_the_task_stores_and_sends_what_is_refused_to_the_dead_letters(
     assert await dead_letters.show(broker_url, NOTE_QUEUE, dead_letters.in_short) == 2
     listed = capsys.readouterr().out
     assert all(str(refused.id) in listed for refused in notes[1:])
+    assert f"text={notes[1].text!r}" in listed
     assert "too long" in listed
     assert "invalid byte sequence" in listed
     assert await dead_letters.replay(broker_url, NOTE_QUEUE) == 2

@@ -55,7 +55,10 @@ def rows_in(message: AbstractIncomingMessage) -> list[dict[str, Any]]:
 
 def in_short(row: dict[str, Any], reason: str) -> str:
     """Return a line for a person."""
-    return f"{row.get('id', 'unreadable')}  {row.get('name', row.get('body'))!r}  {reason}"
+    if "id" not in row:
+        return f"unreadable  {row.get('body')!r}  {reason}"
+    fields = [f"{name}={value!r}" for name, value in row.items() if name != "id" and value is not None]
+    return f"{row['id']}  {', '.join(fields)}  {reason}"
 
 
 def in_full(row: dict[str, Any], reason: str) -> str:

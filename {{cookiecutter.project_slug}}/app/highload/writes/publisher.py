@@ -68,8 +68,12 @@ class Publisher[R]:
         """
         if self._connection is None or self._connection.is_closed:
             raise BrokerUnavailable
-        channel = await self._connection.channel()
-        await channel.close()
+        try:
+            channel = await self._connection.channel()
+            await channel.close()
+        except BROKER_ERRORS as error:
+            raise_if_cancelled(error)
+            raise BrokerUnavailable from error
 
     async def stay_connected(self, first_attempt: asyncio.Event) -> None:
         """Connect, and connect again whenever the connection is lost, until cancelled."""
