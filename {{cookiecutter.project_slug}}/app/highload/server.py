@@ -1,13 +1,14 @@
 """The HTTP server of a worker: a short way for shared reads, and an end that loses no request.
 
-It is Uvicorn's, with two methods of a connection and one of the server replaced. What they rely on was tested with
+It is Uvicorn's, with three methods of a connection and one of the server replaced. What they rely on was tested with
 the release of Uvicorn that `TESTED_WITH` names; under another one Uvicorn's own protocol gives the same answers.
 """
 
 import asyncio
 import logging
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from socket import socket
@@ -33,6 +34,9 @@ TESTED_WITH = "0.54."
 # Seconds in which a stopping worker still answers on connections that carry no request at the moment.
 LINGER = 1.0
 CONNECTION_CLOSE = (b"connection", b"close")
+USUAL_METHODS = frozenset([b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"])
+# Other targets may not be what they seem, or may not be any.
+USUAL_TARGET = re.compile(rb"/(?:[\w.~-][\w./~-]*)?(?:\?[\w.~=&-]*)?", re.ASCII)
 
 
 class Connection(HttpToolsProtocol):
@@ -62,7 +66,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # Uvicorn has an application of its own for what exceeds its own limit.
-        if app is not self.app or self._service is None or not self._answer(cycle, self._service):
+        if app is not self.app or self._service is None or not self._share(cycle, self._service):
             super()._start_asgi_task(cycle, app)
 
     def run_alone(self, cycle: RequestResponseCycle) -> None:
@@ -70,25 +74,26 @@ class Connection(HttpToolsProtocol):
         cast(Scope, cycle.scope)[ALONE] = True
         super()._start_asgi_task(cycle, cast(Any, self.app))
 
-    def send(self, cycle: RequestResponseCycle, answer: Answer) -> None:
+    def on_headers_complete(self) -> None:
+        """Refuse what is too much as soon as it is seen: under overload a worker does little else."""
+        service = self._service
+        if service is None or not service.admission.full or not self._may_refuse(service.admission.always):
+            super().on_headers_complete()
+            return
+        self.send(service.reads.refusal)
+
+    def send(self, answer: Answer, *, keep_alive: bool = True) -> None:
         """Send a whole answer, and let Uvicorn go on."""
         self.transport.write(to_bytes(answer, self.server_state.default_headers))
-        if not cycle.keep_alive or CONNECTION_CLOSE in self.server_state.default_headers:
+        if not keep_alive or CONNECTION_CLOSE in self.server_state.default_headers:
             self.transport.close()
         self.on_response_complete()
 
-    def _answer(self, cycle: RequestResponseCycle, service: Service) -> bool:
-        """Begin with a read that may be shared, or refuse what is too much; leave all else to the application."""
-        if not cycle.keep_alive or self.flow.write_paused:
+    def _share(self, cycle: RequestResponseCycle, service: Service) -> bool:
+        """Begin with a read that may be shared, or leave the request to the application."""
+        if not cycle.keep_alive or self.flow.write_paused or service.admission.full:
             return False
         scope = cast(Scope, cycle.scope)
-        if service.admission.full:
-            if self.pipeline or asyncio.current_task(self.loop):
-                # Behind another request, which is about to leave its place, or to be answered like this one.
-                self.loop.call_soon(self._refuse, cycle, service)
-            else:
-                self._refuse(cycle, service)
-            return True
         read = service.reads.read_at_once(scope)
         if read is None or (read.route.guards and self._behind_proxy and is_forwarded(scope)):
             return False
@@ -101,15 +106,22 @@ class Connection(HttpToolsProtocol):
         waiter.begin()
         return True
 
-    def _refuse(self, cycle: RequestResponseCycle, service: Service) -> None:
-        """Answer as `Admission` does, for half of what that costs: under overload a worker does little else."""
-        scope = cycle.scope
-        if not service.admission.full or scope["method"] == "HEAD" or scope["path"] in service.admission.always:
-            super()._start_asgi_task(cycle, cast(Any, self.app))
-            return
-        finish(cycle)
-        if not self.transport.is_closing():
-            self.send(cycle, service.reads.refusal)
+    def _may_refuse(self, always: Collection[str]) -> bool:
+        """Tell whether the bytes of the refusal are all that the application would send.
+
+        A request that was answered before on the connection makes Uvicorn skip the body of this one, too.
+        """
+        return (
+            self.cycle is not None
+            and self.cycle.response_complete
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.get_method() in USUAL_METHODS
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+            and USUAL_TARGET.fullmatch(self.url) is not None
+            and self.url.partition(b"?")[0].decode() not in always
+            and not self.flow.write_paused
+        )
 
 
 class SharedRead:
@@ -165,20 +177,16 @@ class SharedRead:
         self._connection.loop.call_soon(self._tasks.discard, self)
 
     def _send(self, answer: Answer | None) -> None:
-        finish(self._cycle)
+        # So that Uvicorn takes the request for answered.
+        self._cycle.response_started = self._cycle.response_complete = True
+        # It refers to the connection, which refers to the cycle.
+        self._cycle.on_response = nothing
         if answer is not None and not self._connection.transport.is_closing():
-            self._connection.send(self._cycle, answer)
+            self._connection.send(answer, keep_alive=self._cycle.keep_alive)
 
     def _end(self) -> None:
         self._ended = True
         self._service.admission.leave()
-
-
-def finish(cycle: RequestResponseCycle) -> None:
-    """Let Uvicorn take a request for answered, and skip its body."""
-    cycle.response_started = cycle.response_complete = True
-    # It refers to the connection, which refers to the cycle.
-    cycle.on_response = nothing
 
 
 def nothing() -> None:

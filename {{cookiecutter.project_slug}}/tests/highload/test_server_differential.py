@@ -630,6 +630,13 @@ FULL_CASES = {
     "500 reads behind what is let in": once(request("/livez") + READ[0] * 500, long(), *[REFUSED] * 500),
     "reads and what is let in": once((READ[0] + request("/livez")) * 10, *[REFUSED, long()] * 10),
     "a read and garbage": Case([Step([READ[0]], [REFUSED]), Step([b"\0\r\n\r\n"], [by_uvicorn(400)])], closes=True),
+    "what is always let in, encoded": once(request("/%6civez"), long()),
+    "what is always let in, with a query": once(request("/livez?a=b"), long()),
+}
+# The server refuses by itself from the second request of a connection on.
+FULL_CASES |= {
+    f"{name}, after an answer": case._replace(steps=[Step([request("/livez")], [long()]), *case.steps])
+    for name, case in FULL_CASES.items()
 }
 
 
