@@ -276,11 +276,23 @@ class GracefulServer(Server):
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop accepting, answer what was accepted, and end."""
         loop = asyncio.get_running_loop()
-        protocol = cast(Any, self.config.http_protocol_class)
-        connection = partial(protocol, self.config, self.server_state, self.lifespan.state)
+        # The loop closes its sockets in its next turn; these still listen then, and are closed at the moment when
+        # nobody waits any more.
+        listeners = [listener.dup() for listener in sockets or ()]
+        for server in self.servers:
+            server.close()
         for listener in sockets or ():
+            listener.close()
+        await asyncio.sleep(0)
+        accepted: list[socket] = []
+        for listener in listeners:
+            listener.setblocking(False)
             with suppress(BlockingIOError):
                 while True:
-                    accepted, _ = listener.accept()
-                    await loop.connect_accepted_socket(connection, accepted)
+                    accepted.append(listener.accept()[0])
+            listener.close()
+        protocol = cast(Any, self.config.http_protocol_class)
+        connection = partial(protocol, self.config, self.server_state, self.lifespan.state)
+        for client in accepted:
+            await loop.connect_accepted_socket(connection, client)
         await super().shutdown(sockets)
