@@ -49,6 +49,8 @@ class Service(FastAPI):
         self.admission = Admission(super().__call__, limit_concurrency, always=always)
         self.reads = SharedReads(self, public_url=public_url, max_waiting=max_waiting, refusal=overloaded())
         add_problem_handlers(self)
+        # Those that a user gives as an option come before the engine's.
+        self.exception_handlers.update(options.get("exception_handlers") or {})
 
     @property
     def stack_is_its_own(self) -> bool:

@@ -27,6 +27,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, APIKeyQuery, HTTPBearer, OAuth2PasswordBearer, SecurityScopes
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import HTTPConnection
@@ -459,6 +460,16 @@ async def test_an_error_handler_of_the_user_sees_the_request_itself(serve: Serve
     async with serve(routed(list_notes), exception_handlers=handlers) as client:
         answers = await get_all(client, *(("/notes", {"Accept-Language": language}) for language in ("de", "fr")))
     assert [answer.text for answer in answers] == ["de", "fr"]
+
+
+async def test_an_error_handler_that_is_an_option_takes_the_place_of_the_one_of_the_engine(serve: Serve) -> None:
+    async def teapot(_: Request, __: Exception) -> Response:
+        return PlainTextResponse("teapot", 418)
+
+    options = {"exception_handlers": {StarletteHTTPException: teapot}}
+    async with serve(routed(deny), **options) as client:
+        assert (await client.get("/notes")).status_code == 418
+        assert (await client.get("/nothing")).status_code == 418
 
 
 async def test_an_error_of_a_shared_run_is_an_answer(serve: Serve, log: list[str]) -> None:
