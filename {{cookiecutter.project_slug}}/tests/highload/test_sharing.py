@@ -38,6 +38,7 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.highload.http import health
+from app.highload.http.admission import Admission
 
 # {%- if cookiecutter.caching +%}
 from app.highload.reads.cache import open_cache
@@ -48,6 +49,7 @@ from app.highload.reads.shared import CannotShare, shared
 from app.highload.reads.sharing import LONGEST_KEY
 from app.highload.service import Service
 from tests.conftest import running, stack_url
+from tests.waiting import eventually, settle
 
 NAME = "highload-sharing"
 # The variables that hold their addresses.
@@ -55,8 +57,6 @@ CACHES = [""]
 # {% if cookiecutter.caching %}
 CACHES.append("REDIS_URL")
 # {% endif %}
-
-type Serve = Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient]]
 
 
 def service(*routers: APIRouter, redis_url: str | None = None, **options: Any) -> Service:
@@ -87,29 +87,52 @@ def redis_url(request: pytest.FixtureRequest) -> str | None:
     return stack_url(request.param) if request.param else None
 
 
+class Serve:
+    """Starts a service in this process, on the server of production or on Uvicorn's own protocol."""
+
+    def __init__(self, http: type[HttpToolsProtocol] | None, redis_url: str | None) -> None:
+        self._http = http
+        self._redis_url = redis_url
+        self._admission: Admission
+
+    def __call__(
+        self, *routers: APIRouter, wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app, **options: Any
+    ) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
+        app = service(*routers, redis_url=self._redis_url, **options)
+        self._admission = app.admission
+        return running(wrap(app), http=self._http)
+
+    async def get_together(
+        self, client: httpx2.AsyncClient, gate: asyncio.Event, *requests: tuple[str, dict[str, str]]
+    ) -> list[httpx2.Response]:
+        """Send GETs, and open the gate of their handler when each is inside the service or answered."""
+        gate.clear()
+        asking = [asyncio.create_task(client.get(path, headers=headers)) for path, headers in requests]
+
+        async def all_arrived() -> bool:
+            return self._admission._inside + sum(task.done() for task in asking) >= len(asking)
+
+        await eventually(all_arrived)
+        gate.set()
+        return await asyncio.gather(*asking)
+
+
 @pytest.fixture(params=["short way", "long way"])
 def serve(request: pytest.FixtureRequest, redis_url: str | None) -> Serve:
-    """Start a service in this process, on the server of production or on Uvicorn's own protocol."""
-    http = HttpToolsProtocol if request.param == "long way" else None
-
-    def start(
-        *routers: APIRouter, wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app, **options: Any
-    ) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
-        return running(wrap(service(*routers, redis_url=redis_url, **options)), http=http)
-
-    return start
+    return Serve(HttpToolsProtocol if request.param == "long way" else None, redis_url)
 
 
 class Notes:
-    """Handlers that answer with what they are asked, and count how often."""
+    """Handlers that answer with what they are asked when the gate is open, and count how often."""
 
-    def __init__(self, *, seconds: float = 0) -> None:
+    def __init__(self) -> None:
         self.runs = 0
-        self._seconds = seconds
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def answer(self, **parameters: Any) -> dict[str, Any]:
         self.runs += 1
-        await asyncio.sleep(self._seconds)
+        await self.gate.wait()
         return parameters
 
 
@@ -150,7 +173,7 @@ async def get_all(client: httpx2.AsyncClient, *requests: tuple[str, dict[str, st
 
 @pytest.mark.parametrize("check", [key_of_owner, key_of_owner_later])
 async def test_a_guarded_read_is_shared(serve: Serve, check: Any) -> None:
-    notes = Notes(seconds=0.02)
+    notes = Notes()
     guarded = APIRouter(dependencies=[Depends(Guard(API_KEY, check))])
     guarded.get("/notes")(shared(notes_of(notes)))
     async with serve(guarded) as client:
@@ -158,7 +181,8 @@ async def test_a_guarded_read_is_shared(serve: Serve, check: Any) -> None:
             assert (await client.get("/notes")).status_code == 401
             runs = notes.runs
             keys = [{"X-API-Key": f"key of {owner}"} for owner in "abcde"]
-            answers = await get_all(client, *(("/notes", key) for key in keys), ("/notes", {"X-API-Key": "wrong"}))
+            asked = [*(("/notes", key) for key in keys), ("/notes", {"X-API-Key": "wrong"})]
+            answers = await serve.get_together(client, notes.gate, *asked)
             assert [answer.status_code for answer in answers] == [200] * 5 + [401]
             assert notes.runs - runs <= 2
         refused = await client.get("/notes")
@@ -175,7 +199,7 @@ def notes_of(notes: Notes) -> Callable[[], Any]:
 
 
 async def test_tenants_see_their_own(serve: Serve) -> None:
-    notes = Notes(seconds=0.02)
+    notes = Notes()
 
     async def list_notes(tenant: Annotated[str, Depends(Partition(TENANT))]) -> dict[str, Any]:
         return await notes.answer(tenant=tenant)
@@ -183,14 +207,15 @@ async def test_tenants_see_their_own(serve: Serve) -> None:
     async with serve(routed(list_notes)) as client:
         for _ in range(2):
             tenants = ["a", "b", "c d", "c,d", ""] * 4
-            answers = await get_all(client, *(("/notes", {"X-Tenant": tenant}) for tenant in tenants))
+            asked = [("/notes", {"X-Tenant": tenant}) for tenant in tenants]
+            answers = await serve.get_together(client, notes.gate, *asked)
             assert [answer.json()["tenant"] for answer in answers] == tenants
         assert (await client.get("/notes")).status_code == 400
     assert notes.runs <= 20, "each tenant shares its runs"
 
 
 async def test_a_declared_header_is_part_of_the_key(serve: Serve) -> None:
-    notes = Notes(seconds=0.02)
+    notes = Notes()
 
     async def list_notes(x_tenant: Annotated[list[str], Header()], response: Response) -> dict[str, Any]:
         response.headers["Vary"] = "X-Tenant"
@@ -198,14 +223,15 @@ async def test_a_declared_header_is_part_of_the_key(serve: Serve) -> None:
 
     async with serve(routed(list_notes)) as client:
         for _ in range(2):
-            answers = await get_all(client, *(("/notes", {"X-Tenant": tenant}) for tenant in "ab" * 5))
+            asked = [("/notes", {"X-Tenant": tenant}) for tenant in "ab" * 5]
+            answers = await serve.get_together(client, notes.gate, *asked)
             assert [answer.json()["tenant"] for answer in answers] == [["a"], ["b"]] * 5
         assert {answer.headers["x-cache"] for answer in answers} <= {"hit", "miss", "shared"}
     assert notes.runs <= 8, "each tenant shares its runs"
 
 
 async def test_a_new_filter_is_part_of_the_key(serve: Serve) -> None:
-    notes = Notes(seconds=0.02)
+    notes = Notes()
 
     async def page(limit: int = 100, name: str | None = None) -> dict[str, Any]:
         return await notes.answer(limit=limit, name=name)
@@ -301,7 +327,7 @@ async def test_a_dependency_denies_a_shared_read(serve: Serve, place: str) -> No
 
 
 async def test_cors_headers_are_those_of_each_client(serve: Serve) -> None:
-    notes = Notes(seconds=0.02)
+    notes = Notes()
 
     def add(app: ASGIApp) -> ASGIApp:
         assert isinstance(app, Service)
@@ -311,11 +337,12 @@ async def test_cors_headers_are_those_of_each_client(serve: Serve) -> None:
 
     async with serve(routed(notes_of(notes)), wrap=add) as client:
         origins = ["https://a.example", "https://b.example", "https://c.example"] * 13
-        answers = await get_all(client, *(("/notes", {"Origin": origin}) for origin in origins))
+        asked = [("/notes", {"Origin": origin}) for origin in origins]
+        answers = await serve.get_together(client, notes.gate, *asked)
         allowed = [answer.headers.get("access-control-allow-origin") for answer in answers]
         assert allowed == [origin if origin[8] in "ab" else None for origin in origins]
         assert {answer.headers["x-cache"] for answer in answers} <= {"hit", "miss", "shared"}
-    assert notes.runs <= 3, "they share their runs"
+    assert notes.runs <= 2, "they share their runs"
 
 
 class RequestId:
@@ -381,18 +408,20 @@ async def test_what_a_middleware_knows_of_a_client_is_not_what_the_lifespan_open
 )
 async def test_personal_answers_run_at_the_same_time(serve: Serve, header: tuple[str, str]) -> None:
     running_now = most = 0
+    gate = asyncio.Event()
 
     async def list_notes(response: Response) -> dict[str, int]:
         nonlocal running_now, most
         running_now += 1
         most = max(most, running_now)
-        await asyncio.sleep(0.05)
+        await gate.wait()
+        await settle()
         running_now -= 1
         response.headers[header[0]] = header[1]
         return {}
 
     async with serve(routed(list_notes)) as client:
-        answers = await get_all(client, *[("/notes", {})] * 20)
+        answers = await serve.get_together(client, gate, *[("/notes", {})] * 20)
     assert {answer.headers["x-cache"] for answer in answers} == {"bypass"}
     assert most >= 10
 
@@ -456,7 +485,7 @@ async def test_an_error_handler_of_the_user_sees_the_request_itself(serve: Serve
     async def list_notes() -> None:
         raise LookupError
 
-    handlers = {LookupError: in_the_language_of_the_client}
+    handlers: Any = {LookupError: in_the_language_of_the_client}
     async with serve(routed(list_notes), exception_handlers=handlers) as client:
         answers = await get_all(client, *(("/notes", {"Accept-Language": language}) for language in ("de", "fr")))
     assert [answer.text for answer in answers] == ["de", "fr"]
@@ -466,19 +495,21 @@ async def test_an_error_handler_that_is_an_option_takes_the_place_of_the_one_of_
     async def teapot(_: Request, __: Exception) -> Response:
         return PlainTextResponse("teapot", 418)
 
-    options = {"exception_handlers": {StarletteHTTPException: teapot}}
+    options: Any = {"exception_handlers": {StarletteHTTPException: teapot}}
     async with serve(routed(deny), **options) as client:
         assert (await client.get("/notes")).status_code == 418
         assert (await client.get("/nothing")).status_code == 418
 
 
 async def test_an_error_of_a_shared_run_is_an_answer(serve: Serve, log: list[str]) -> None:
+    notes = Notes()
+
     async def list_notes() -> None:
-        await asyncio.sleep(0.02)
+        await notes.answer()
         raise LookupError("broken")
 
     async with serve(routed(list_notes)) as client:
-        answers = await get_all(client, *[("/notes", {})] * 5)
+        answers = await serve.get_together(client, notes.gate, *[("/notes", {})] * 5)
     assert {answer.status_code for answer in answers} == {500}
     assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
     assert 1 <= sum("LookupError: broken" in line for line in log) <= 2, "it is logged once for all"
@@ -503,7 +534,7 @@ async def test_the_answer_does_not_know_the_host_of_a_client(serve: Serve) -> No
         return PlainTextResponse(str(request.url), 200)
 
     handlers = {LookupError: whose}
-    options = {"exception_handlers": handlers, "public_url": "https://notes.example"}
+    options: dict[str, Any] = {"exception_handlers": handlers, "public_url": "https://notes.example"}
     async with serve(routed(list_notes), **options) as client:
         answer = await client.get("/notes?a=b", headers={"Host": "evil.example"})
     assert answer.text == "https://notes.example/notes"
