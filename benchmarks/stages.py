@@ -43,7 +43,7 @@ UNCACHED = Contender("not cached", "plain")
 UNCACHED_100K = UNCACHED._replace(database="rows_100k")
 UNCACHED_1M = UNCACHED._replace(database="rows_1m")
 DIRECT = Contender("direct writes", "caching", database="writes", cache=2)
-QUEUED = Contender("queued writes", "full", database="writes", cache=2, worker=WORKER, queue="bench-full.items")
+QUEUED = Contender("queued writes", "full", database="writes", cache=2, worker=WORKER, queue="bench-full.rows")
 NAIVE = Contender(
     "naive",
     "full",

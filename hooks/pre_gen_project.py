@@ -1,8 +1,11 @@
 """Refuse answers that no working project can be made of, before anything is written."""
 
+import builtins
 import json
+import keyword
 import re
 import sys
+from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
@@ -32,6 +35,60 @@ DEPENDENCIES = frozenset(
         *("uvicorn", "uvicorn_worker", "uvloop", "vine", "yarl"),
     ]
 )
+
+# PostgreSQL cuts names after 63 bytes; the longest one is that of an index, ix_<many>_created_at_id.
+LONGEST_NAME = 30
+# What the service answers besides.
+ROUTES = frozenset(["docs", "livez", "openapi", "readyz", "redoc"])
+# What PostgreSQL or SQLite reads as a word of SQL and not as the name of a table.
+SQL_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "add after all alter analyse analyze and any array as asc asymmetric attach authorization autoincrement "
+        "before begin between binary both by cascade case cast check collate collation column commit concurrently "
+        "conflict constraint create cross current_catalog current_date current_role current_schema current_time "
+        "current_timestamp current_user database default deferrable deferred delete desc detach distinct do drop "
+        "each else end escape except exclusive exists explain fail false fetch for foreign freeze from full glob "
+        "grant group having if ignore ilike immediate in index indexed initially inner insert instead intersect "
+        "into is isnull join key lateral leading left like limit localtime localtimestamp match natural new not "
+        "notnull null of off offset old on only or order outer over overlaps placing plan pragma primary query "
+        "raise references reindex rename replace restrict returning right rollback row select session_user set "
+        "similar some symmetric system_user table tablesample temp temporary then to trailing transaction trigger "
+        "true union unique update user using vacuum values variadic verbose view virtual when where window with ",
+    )
+)
+
+
+def refuse_name(question: str, name: str) -> str | None:
+    """Return what is wrong with a name of the resource."""
+    example = "for example purchase_order" + "s" * (question == "resource_plural")
+    if not re.fullmatch(r"[a-z][a-z0-9]+(_[a-z0-9]+)*", name) or len(name) > LONGEST_NAME:
+        return (
+            f"{question} '{name}' is no valid name: enter lower-case letters, digits, and single underscores between "
+            f"them, beginning with a letter, 2 to {LONGEST_NAME} characters, {example}."
+        )
+    forms = {name, name.upper(), "".join(part.capitalize() for part in name.split("_"))}
+    if forms & {*dir(builtins), *keyword.kwlist, *keyword.softkwlist}:
+        return f"{question} '{name}' is a word of Python: enter another one, for example shop_{name}."
+    return None
+
+
+def refuse_plural(plural: str, resource: str) -> str | None:
+    """Return what is wrong with the name of the table and the routes."""
+    if plural == resource:
+        return f"resource_plural '{plural}' must differ from resource: enter another one, for example {resource}_rows."
+    if plural in SQL_WORDS:
+        return f"resource_plural '{plural}' is a word of SQL: enter another one, for example shop_{plural}."
+    if plural in ROUTES:
+        return f"resource_plural '{plural}' is a route of this template: enter another one, for example shop_{plural}."
+    return None
+
+
+def refuse_word(name: str, text: str, resource: str) -> str | None:
+    """Return what is wrong with an answer that is nothing but the word that gives way to the name of the resource."""
+    if resource == "item" or not re.fullmatch("items?", text, re.IGNORECASE):
+        return None
+    return f"{name} '{text}' is what this template calls its resource: enter another one, for example {text}-service."
 
 
 def refuse_slug(slug: str) -> str | None:
@@ -69,9 +126,14 @@ def refuse_line(name: str, text: str) -> str | None:
 
 def main() -> int:
     """Print the first reason to refuse, if there is one, and return the exit status."""
+    lines = ("project_name", "project_slug", "description", "author_name")
     reasons = (
         refuse_line("project_name", ANSWERS["project_name"]),
         refuse_slug(ANSWERS["project_slug"]),
+        refuse_name("resource", ANSWERS["resource"]),
+        refuse_name("resource_plural", ANSWERS["resource_plural"]),
+        refuse_plural(ANSWERS["resource_plural"], ANSWERS["resource"]),
+        *(refuse_word(name, ANSWERS[name], ANSWERS["resource"]) for name in lines),
         refuse_line("description", ANSWERS["description"]),
         refuse_line("author_name", ANSWERS["author_name"]),
         refuse_workers(str(ANSWERS["workers"])),
@@ -79,6 +141,8 @@ def main() -> int:
     for reason in filter(None, reasons):
         print(reason, file=sys.stderr)
         return 1
+    # What is younger than this file is rendered now; the hook that comes after reads that, and removes it.
+    Path(".rendering").touch()
     return 0
 
 

@@ -53,6 +53,17 @@ def assert_rendered(done: subprocess.CompletedProcess[str], project: Path) -> No
             )
             for workers in ("0", "65", "-1", "2.5", "many", "AUTO", "1e1", "04", "٤")
         ),
+        *(
+            ("resource", name, f"resource '{name}' is no valid name: enter lower-case letters, digits, and single")
+            for name in ("Order", "x", "2nd", "purchase order", "purchase-order", "a__b", "_a", "café", "x" * 31)
+        ),
+        *(
+            ("resource", name, f"resource '{name}' is a word of Python: enter another one, for example shop_{name}.")
+            for name in ("class", "match", "property", "filter", "warning", "value_error")
+        ),
+        ("resource_plural", "order", "resource_plural 'order' is a word of SQL: enter another one, for example shop_o"),
+        ("resource_plural", "item", "resource_plural 'item' must differ from resource: enter another one, for example"),
+        ("resource_plural", "docs", "resource_plural 'docs' is a route of this template: enter another one, for exam"),
         ("project_name", "\t", "project_name must be one line of printable text"),
         ("description", "two\nlines", "description must be one line of printable text"),
         ("author_name", "  ", "author_name must be one line of printable text"),
@@ -66,6 +77,13 @@ def test_a_bad_answer_is_refused_with_a_sentence(tmp_path: Path, question: str, 
     assert not list(tmp_path.iterdir()), "nothing is left on disk"
 
 
+def test_an_answer_that_is_only_the_word_for_the_resource_is_refused(tmp_path: Path) -> None:
+    done = run_cookiecutter(tmp_path, str(ROOT), "--no-input", "project_slug=items", "resource=part")
+    sentence = "project_slug 'items' is what this template calls its resource: enter another one, for example items-s"
+    assert sentence in done.stderr.splitlines()[0]
+    assert_rendered(run_cookiecutter(tmp_path, str(ROOT), "--no-input", "project_slug=items"), tmp_path / "items")
+
+
 @pytest.mark.parametrize("slug", ["shop", "shop-service", "shop_2", "s" * 50])
 def test_a_good_slug_is_accepted(tmp_path: Path, slug: str) -> None:
     done = run_cookiecutter(tmp_path, str(ROOT), "--no-input", f"project_slug={slug}")
@@ -73,7 +91,7 @@ def test_a_good_slug_is_accepted(tmp_path: Path, slug: str) -> None:
 
 
 def test_the_answers_can_be_typed(tmp_path: Path) -> None:
-    typed = "\n".join(["Shop", "", "", "", "2", "1", "auto", "n", "y"]) + "\n"
+    typed = "\n".join(["Shop", "", "gadget", "", "", "", "2", "1", "auto", "n", "y"]) + "\n"
     done = subprocess.run(
         [sys.executable, "-m", "cookiecutter", str(ROOT), "--output-dir", str(tmp_path)],
         input=typed,
@@ -90,6 +108,7 @@ def test_the_answers_can_be_typed(tmp_path: Path) -> None:
     assert "WEB_CONCURRENCY=auto" in (project / ".env").read_text()
     assert not (project / "app/highload/reads/cache.py").exists()
     assert (project / "app/tasks.py").exists()
+    assert (project / "app/routes/gadgets.py").exists()
 
 
 def test_a_config_file_and_a_replay_give_the_same_project(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ EXECUTED_ELSEWHERE = {
     "make load": test_load.report,
     "make soak": test_drills.test_a_soak_loses_or_doubles_no_item,
     "make lint": test_lint.test_the_variant_is_clean,
+    'make migration m="add a column"': test_variants.test_the_tests_of_the_variant_pass,
     "make lock": test_render.test_requirements_satisfy_the_ranges,
     test_variants.ORIGINAL_COMMAND: test_variants.test_the_variant_boots_and_serves,
     "docker compose up --build -d --wait": test_stack.test_an_item_lives_and_dies,
@@ -65,7 +66,7 @@ def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
         arguments[0] = str(Path(sys.executable).parent / arguments[0])
         done = subprocess.run(
             [*arguments, "--output-dir", str(tmp_path / str(number))],
-            input="\n" * 9,
+            input="\n" * 11,
             env=clean_environment(),
             capture_output=True,
             text=True,
@@ -74,6 +75,7 @@ def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "0/highload-service/app/highload/reads/cache.py").exists()
     assert not (tmp_path / "1/order-service/app/highload/reads/cache.py").exists()
+    assert (tmp_path / "1/order-service/app/routes/orders.py").exists()
 
 
 @pytest.mark.parametrize("variant", core_variants(), ids=str)

@@ -143,13 +143,9 @@ def test_the_commands_of_the_original_example(stack: Stack, answers: dict[str, A
             *("run", "--rm", "api", "alembic", "revision", "--autogenerate", "-m", "create items table"),
             command=compose,
         )
-        (revision,) = set(versions.glob("*.py")) - before
-        body = revision.read_text(encoding="utf-8").split("def upgrade")[1]
-        assert "op." not in body, "models and migrations agree"
+        assert set(versions.glob("*.py")) == before, "models and migrations agree"
         stack.compose("run", "--rm", "api", "alembic", "upgrade", "head", command=compose)
-        assert stack.sql("SELECT version_num FROM alembic_version;") in revision.name
-        stack.compose("run", "--rm", "api", "alembic", "downgrade", "-1", command=compose)
-        revision.unlink()
+        assert any(stack.sql("SELECT version_num FROM alembic_version;") in revision.name for revision in before)
     assert "No new upgrade operations detected" in stack.compose("run", "--rm", "api", "alembic", "check")
     stack.compose("up", "--build", "-d", command="docker-compose")
     eventually(lambda: serves(stack), within=60)
@@ -165,7 +161,6 @@ def runs_in_the_stack(command: str) -> bool:
 def test_the_commands_of_the_readme(stack: Stack) -> None:
     readme = (stack.project / "README.md").read_text(encoding="utf-8")
     commands = filter(runs_in_the_stack, map(str.strip, re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)))
-    before = set((stack.project / "alembic/versions").glob("*.py"))
     executed = 0
     for command in commands:
         if shutil.which(command.split()[0]) is None:
@@ -175,9 +170,6 @@ def test_the_commands_of_the_readme(stack: Stack) -> None:
         assert done.returncode == 0, (command, done.stdout)
         executed += 1
     assert executed >= 5
-    (revision,) = set((stack.project / "alembic/versions").glob("*.py")) - before
-    stack.compose("run", "--rm", "api", "alembic", "downgrade", "-1")
-    revision.unlink()
 
 
 def test_migrations_can_be_undone_and_done_again(stack: Stack) -> None:
@@ -260,7 +252,7 @@ def test_a_stopped_database_is_told_and_comes_back(stack: Stack, answers: dict[s
 
 def test_all_tests_of_the_variant_pass_on_real_servers(stack: Stack, answers: dict[str, Any]) -> None:
     """Once with servers that the command starts itself, which the other variants then do not repeat."""
-    done = make(stack.project, "test-stack", check=False, timeout=420, PYTEST_ADDOPTS=options_for_tests(answers))
+    done = make(stack.project, "test-stack", check=False, timeout=600, PYTEST_ADDOPTS=options_for_tests(answers))
     assert done.returncode == 0, done.stdout[-8000:]
     assert re.search(r"Required test coverage of 95% reached", done.stdout)
     assert "Left out" not in done.stdout

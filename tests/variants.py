@@ -19,6 +19,9 @@ SLUG = "highload-service"
 SAMPLES: dict[str, list[str]] = {
     "project_name": ["Highload Service"],
     "project_slug": [SLUG],
+    # Other names are tried in tests/test_names.py.
+    "resource": ["item"],
+    "resource_plural": ["items"],
     "description": ["An items service"],
     "author_name": ["Ada Lovelace"],
     "workers": ["4", "auto"],

@@ -10,9 +10,9 @@ __all__ = ["app"]
 flushes = set[asyncio.Task[None]]()
 
 
-def flush_at_once[K, V](self: Batcher[K, V], item: K, waiter: Waiter[V]) -> None:
-    """Send one item."""
-    flush = asyncio.create_task(self._flush([(item, waiter)]))
+def flush_at_once[K, V](self: Batcher[K, V], entry: K, waiter: Waiter[V]) -> None:
+    """Send one entry."""
+    flush = asyncio.create_task(self._flush([(entry, waiter)]))
     flushes.add(flush)
     flush.add_done_callback(flushes.discard)
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.config import ConfigurationError, load_settings
 from app.db import create_engine
+from app.highload.migrations import OPTIONS, one_transaction
 from app.models import Item
 
 # Any number will do, as long as no other program locks the same one in this database.
@@ -18,10 +19,16 @@ ADVISORY_LOCK = 7_236_531_684_420_101_337
 
 def migrate(connection: Connection) -> None:
     """Run the migrations; whoever comes second waits and finds nothing left to do."""
+    with one_transaction(connection):
+        run(connection)
+
+
+def run(connection: Connection) -> None:
+    """Let Alembic do what its command asks for."""
     context.configure(
         connection=connection,
         target_metadata=Item.metadata,
-        render_as_batch=connection.dialect.name == "sqlite",
+        **OPTIONS,
     )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":

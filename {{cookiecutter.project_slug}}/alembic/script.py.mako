@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 ${imports if imports else ""}
+
 revision: str = "${up_revision}"
 down_revision: str | Sequence[str] | None = ${repr(down_revision).replace("'", '"')}
 branch_labels: str | Sequence[str] | None = ${repr(branch_labels)}

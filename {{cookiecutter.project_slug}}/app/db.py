@@ -7,6 +7,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from app.config import NAME, Settings
 from app.highload import database
+from app.highload.columns import ANNOTATIONS
 from app.highload.database import Database
 
 # {%- if cookiecutter.caching +%}
@@ -15,17 +16,18 @@ from app.highload.reads.cache import ResponseCache, open_cache
 # {%- endif +%}
 # {%- if cookiecutter.queued_writes +%}
 from app.highload.writes.queue import RowQueue
-from app.schemas import NewItem
 
 # {%- endif +%}
 # {%- if cookiecutter.queued_writes +%}
 
-ITEM_QUEUE = RowQueue(f"{NAME}.items", "app.tasks.store_items", NewItem)
+QUEUE = RowQueue(f"{NAME}.rows", "app.tasks.store_rows")
 # {%- endif +%}
 
 
 class Base(DeclarativeBase):
     """The parent of all models."""
+
+    type_annotation_map = ANNOTATIONS
 
 
 def open_database(settings: Settings, *, pool_size: int) -> AbstractAsyncContextManager[Database]:

@@ -8,18 +8,16 @@ from typing import Any
 from fastapi import FastAPI
 
 from app import crud, db
-from app.config import Settings, load_settings
+from app.config import NAME, Settings, load_settings
 from app.highload.http import health
+from app.highload.repository import Storage
 from app.highload.service import Service
-from app.highload.writes.group_commit import Writer
 
 # {%- if cookiecutter.queued_writes +%}
 from app.highload.writes.publisher import open_publisher
-from app.highload.writes.queued import QueuedWriter
 
 # {%- endif +%}
 from app.routes import items
-from app.schemas import NewItem
 
 LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 
@@ -33,30 +31,22 @@ def create_app(settings: Settings) -> Service:
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
             checks: dict[str, Callable[[], Awaitable[None]]] = {"database": database.ping}
-            on_change: list[Callable[[], Awaitable[None]]] = []
+            storage = Storage(database, name=NAME, max_waiting=settings.max_waiting)
             # {% if cookiecutter.caching %}
             if settings.redis_url:
-                app.reads.cache = await stack.enter_async_context(db.open_response_cache(settings.redis_url, settings))
-                checks["cache"] = app.reads.cache.ping
-                on_change.append(app.reads.cache.invalidate)
+                storage.cache = await stack.enter_async_context(db.open_response_cache(settings.redis_url, settings))
+                checks["cache"] = storage.cache.ping
+                app.reads.cache = storage.cache
             # {% endif %}
-            direct_writer = crud.item_writer(database, on_change, max_waiting=settings.max_waiting)
-            writer: Writer[NewItem] = direct_writer
             # {% if cookiecutter.queued_writes %}
             if settings.broker_url:
-                publisher = await stack.enter_async_context(
-                    open_publisher(settings.broker_url, db.ITEM_QUEUE, deadline=settings.broker_deadline)
+                storage.publisher = await stack.enter_async_context(
+                    open_publisher(settings.broker_url, db.QUEUE, deadline=settings.broker_deadline)
                 )
-                checks["broker"] = publisher.ping
-                writer = QueuedWriter(publisher, direct_writer, max_waiting=settings.max_waiting)
+                checks["broker"] = storage.publisher.ping
             # {% endif %}
-            stack.push_async_callback(writer.drain)
-            yield {
-                "checks": checks,
-                "reader": crud.item_reader(database, max_waiting=settings.max_waiting),
-                "direct_writer": direct_writer,
-                "writer": writer,
-            }
+            stack.push_async_callback(storage.drain)
+            yield {"checks": checks, "items": storage.open(crud.ITEMS)}
 
     app = Service(
         title="{{ cookiecutter.__project_name }}",

@@ -1,11 +1,12 @@
-"""What goes over the wire."""
+"""What goes over the wire. The fields of a resource are columns of its table."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from app.highload.http.changes import Changes
 
 # PostgreSQL stores every character but NUL.
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
@@ -21,30 +22,15 @@ class ItemCreate(BaseModel):
     description: Text | None = None
 
 
-class ItemUpdate(BaseModel):
-    """Changes to an item: what is left out stays (RFC 7396)."""
+class ItemUpdate(Changes):
+    """Changes to an item."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
-
-    name: Name = Field(default="")
+    name: Name = Field(default_factory=str)
     description: Text | None = None
-
-    @model_validator(mode="after")
-    def ask_for_a_change(self) -> Self:
-        """Refuse an empty document."""
-        if not self.model_fields_set:
-            raise ValueError("give at least one of name and description")
-        return self
-
-    def changes(self) -> dict[str, str | None]:
-        """Return the fields that were given."""
-        return self.model_dump(exclude_unset=True)
 
 
 class ItemRead(BaseModel):
     """A stored or accepted item."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     name: str
@@ -53,21 +39,7 @@ class ItemRead(BaseModel):
 
 
 class ItemPage(BaseModel):
-    """Items, newest first; `next_cursor` leads to the page that follows, and is null on the last one."""
+    """Items, newest first; `next_cursor` leads to the next page, and is null on the last."""
 
     items: list[ItemRead]
     next_cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class NewItem:
-    """An item on its way to the table.
-
-    `fingerprint` is the digest of the request that came with an idempotency key, and None without such a key.
-    """
-
-    id: UUID
-    name: str
-    description: str | None
-    created_at: datetime
-    fingerprint: str | None = None

@@ -194,12 +194,12 @@ def explanations(run: Run) -> str:
     return f"""<section aria-labelledby="reading">
 <h2 id="reading">How to read this page</h2>
 <ul>
-{items(notes)}
+{list_entries(notes)}
 </ul>
 </section>"""
 
 
-def items(texts: Iterable[str]) -> str:
+def list_entries(texts: Iterable[str]) -> str:
     """Return the entries of a list."""
     return "\n".join(f"<li>{escape(text)}</li>" for text in texts)
 

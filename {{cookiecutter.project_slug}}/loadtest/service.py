@@ -57,7 +57,7 @@ def workloads(url: str) -> list[Workload]:
         # No proxy from the environment stands between this machine and itself.
         with httpx2.Client(base_url=url, timeout=10, trust_env=False) as client:
             fill(client)
-            ids = [item["id"] for item in items(client)]
+            paths = [f"{PATH}/{item['id']}" for item in items(client)]
     except httpx2.TransportError:
         raise CannotLoad(
             f"Nothing answers at {url}: start the service with `make run` or `docker compose up --build -d --wait`, "
@@ -65,7 +65,7 @@ def workloads(url: str) -> list[Workload]:
         ) from None
     return [
         Workload("Hot list", f"GET {PATH}", "GET", [PATH]),
-        Workload("Single items", f"GET {PATH}/" + "{id}", "GET", [f"{PATH}/{item_id}" for item_id in ids]),
+        Workload("Single items", f"GET {PATH}/" + "{id}", "GET", paths),
         Workload("New items", f"POST {PATH}", "POST", [PATH], NEW_ITEM),
     ]
 
@@ -80,7 +80,7 @@ def fill(client: httpx2.Client) -> None:
     deadline = time.monotonic() + PATIENCE
     while len(items(client)) < ITEMS_ON_A_PAGE:
         if time.monotonic() > deadline:
-            raise CannotLoad(f"New items are not listed within {PATIENCE} seconds: see `docker compose logs`.")
+            raise CannotLoad(f"New items are not listed after {PATIENCE} s: see `docker compose logs`.")
         time.sleep(0.1)
 
 

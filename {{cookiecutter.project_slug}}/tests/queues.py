@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from aio_pika import connect
 
@@ -16,7 +15,7 @@ from app.highload.writes.publisher import open_publisher
 from app.highload.writes.queue import RowQueue
 
 
-async def delete_queues(url: str, queue: RowQueue[Any]) -> None:
+async def delete_queues(url: str, queue: RowQueue) -> None:
     """Delete a queue and its dead letters."""
     async with await connect(url) as connection:
         channel = await connection.channel()
@@ -24,14 +23,14 @@ async def delete_queues(url: str, queue: RowQueue[Any]) -> None:
             await channel.queue_delete(name)
 
 
-async def renew_queues(url: str, queue: RowQueue[Any]) -> None:
+async def renew_queues(url: str, queue: RowQueue) -> None:
     """Give a queue and its dead letters a new beginning."""
     await delete_queues(url, queue)
     async with open_publisher(url, queue, deadline=5):
         pass
 
 
-async def queue_sizes(url: str, queue: RowQueue[Any]) -> tuple[int, int]:
+async def queue_sizes(url: str, queue: RowQueue) -> tuple[int, int]:
     """Return how many messages are ready in a queue and in its dead letters."""
     async with await connect(url) as connection:
         channel = await connection.channel()
@@ -46,7 +45,7 @@ def run_worker(module: str, log: Path, **variables: str) -> Iterator[subprocess.
     command = [sys.executable, "-m", "celery", "--app", module, "worker", "--loglevel", "INFO"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--without-gossip", "--without-mingle"],
+            [*command, "--without-gossip", "--without-mingle", "--hostname", f"{log.stem}@%h"],
             env={**os.environ, "WORKER_CONCURRENCY": "2", **variables},
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -8,7 +8,6 @@ from sqlalchemy import func, select
 
 from app.highload.pagination import Position, decode_cursor, encode_cursor
 from app.models import Item
-from app.routes.items import KEY_NAMESPACE
 from tests.conftest import Serve, in_database
 
 NEW = {"name": "x", "description": "y"}
@@ -62,7 +61,8 @@ async def test_an_item_that_is_not_there_is_not_found(client: httpx2.AsyncClient
 
 async def test_concurrent_reads_of_items_each_get_their_own(client: httpx2.AsyncClient) -> None:
     items = await asyncio.gather(*(create(client, f"item {number}") for number in range(20)))
-    answers = await asyncio.gather(*(client.get(f"/items/{item['id']}") for item in items))
+    paths = [f"/items/{item['id']}" for item in items]
+    answers = await asyncio.gather(*map(client.get, paths))
     assert [answer.json() for answer in answers] == items
 
 
@@ -162,7 +162,6 @@ async def test_a_repeated_request_with_an_idempotency_key_stores_one_item(
     count = await in_database(database_url, lambda connection: connection.scalar(counting))
     assert count == 1
     assert UUID(answers[0].json()["id"]).version == 5
-    assert KEY_NAMESPACE.version == 5
 
 
 async def test_an_idempotency_key_with_another_body_is_refused(client: httpx2.AsyncClient) -> None:
@@ -171,7 +170,8 @@ async def test_an_idempotency_key_with_another_body_is_refused(client: httpx2.As
     second = await client.post("/items", json={"name": "another"}, headers=key)
     assert first.status_code == 201
     assert_problem(second, 422, names="Idempotency-Key")
-    assert [item["name"] for item in (await client.get("/items")).json()["items"]] == ["x"]
+    items = (await client.get("/items")).json()["items"]
+    assert [item["name"] for item in items] == ["x"]
 
 
 async def test_a_change_does_not_break_the_repetition_of_a_request(client: httpx2.AsyncClient) -> None:

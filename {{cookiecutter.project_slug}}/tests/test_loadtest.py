@@ -103,7 +103,7 @@ def test_the_errors_of_hey_are_read() -> None:
 
 
 def test_reasons_do_not_differ_by_address() -> None:
-    reset = 'Post "http://127.0.0.1:1/items": read tcp 127.0.0.1:{}->127.0.0.1:1: read: connection reset by peer'
+    reset = 'Post "http://127.0.0.1:1/x": read tcp 127.0.0.1:{}->127.0.0.1:1: read: connection reset by peer'
     text = f"total 1.0\nerror 2 {reset.format(40000)}\nerror 3 {reset.format(40001)}\n"
     assert hey.parse(text, NEW).errors == {"connection reset by peer": 5}
 
@@ -423,7 +423,7 @@ def test_the_page_escapes_what_it_did_not_write() -> None:
 
 
 def test_a_run_without_an_answer_has_a_page() -> None:
-    nothing = measure("New items", "POST /items", "hey", seconds=1.0, answers=[], unanswered=Counter({"EOF": 3}))
+    nothing = measure("Nothing", "GET /items", "hey", seconds=1.0, answers=[], unanswered=Counter({"EOF": 3}))
     text = page(run_of(nothing, began=NOW), TRUE_RUN)
     assert "<svg" not in text
     assert "EOF: 3" in Document(text).texts

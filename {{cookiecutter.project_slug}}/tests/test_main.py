@@ -66,7 +66,7 @@ def test_a_router_and_an_application_are_added(app: Service) -> None:
         return "hello"
 
     @app.get("/bye")
-    async def bye(greeting: Annotated[object, Depends(Opened("reader"))]) -> bool:
+    async def bye(greeting: Annotated[object, Depends(Opened("items"))]) -> bool:
         return greeting is not None
 
     app.include_router(router, prefix="/v1")
@@ -77,7 +77,8 @@ def test_a_router_and_an_application_are_added(app: Service) -> None:
         assert client.get("/bye").json() is True
         assert client.get("/items").headers["x-cache"] == "miss"
     assert app.state.answer == 42
-    assert {"/items", "/items/{item_id}", "/livez", "/readyz", "/v1/hello", "/bye"} == set(app.openapi()["paths"])
+    ours = {"/items", "/items/{item_id}"}
+    assert ours | {"/livez", "/readyz", "/v1/hello", "/bye"} == set(app.openapi()["paths"])
     assert app.url_path_for("get_item", item_id="1") == "/items/1"
 
 
@@ -94,9 +95,9 @@ def test_a_dependency_is_overridden(app: Service) -> None:
         async def page(self, **_: object) -> tuple[list[object], None]:
             return [], None
 
-    app.dependency_overrides[Opened("reader")] = NoItems
     with TestClient(app) as client:
         client.post("/items", json={"name": "x"})
+        app.dependency_overrides[Opened("items")] = NoItems
         assert client.get("/items").json() == {"items": [], "next_cursor": None}
         app.dependency_overrides.clear()
         assert len(client.get("/items").json()["items"]) == 1

@@ -52,7 +52,8 @@ async def test_the_client_is_told_and_the_service_recovers(serve: Serve, postgre
 
         await eventually(ready_again, within=5)
         assert (await client.post("/items", json={"name": "after"})).status_code == 201
-        names = [item["name"] for item in (await client.get("/items")).json()["items"]]
+        items = (await client.get("/items")).json()["items"]
+        names = [item["name"] for item in items]
         assert names[0] == "after"
         assert names[-1] == "before"
 

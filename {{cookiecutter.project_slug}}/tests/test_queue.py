@@ -1,20 +1,22 @@
-"""Items that travel through the queue; what the queue itself promises is tested in tests/highload/."""
+"""Items on their way through the queue, which has tests of its own in tests/highload/."""
 
 import asyncio
 import os
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import select
 
-from app.db import ITEM_QUEUE
+from app.config import NAME
+from app.crud import ITEMS
+from app.db import QUEUE
+from app.highload.resource import Row
 from app.highload.writes.publisher import open_publisher
 from app.models import Item
-from app.schemas import NewItem
+from app.schemas import ItemCreate
 from tests.conftest import PROJECT, Serve, in_database, stack_url
 from tests.proxy import proxied
 from tests.queues import queue_sizes, renew_queues, run_worker
@@ -24,15 +26,16 @@ NEW = {"name": "x", "description": "y"}
 UNSTORABLE = "x" * 256
 
 
-def item(name: str) -> NewItem:
-    return NewItem(uuid4(), name, None, datetime.now(UTC))
+def new_item(name: str) -> Row:
+    body = ItemCreate.model_construct(name=name, description=None)
+    return ITEMS.new_row(body, None, service=NAME)
 
 
 @pytest.fixture
 async def broker_url() -> str:
     """The address of a broker with new queues."""
     url = stack_url("BROKER_URL")
-    await renew_queues(url, ITEM_QUEUE)
+    await renew_queues(url, QUEUE)
     return url
 
 
@@ -79,7 +82,7 @@ async def test_queued_items_arrive_through_the_worker(
             # Sooner than what the cache keeps expires.
             await eventually(all_listed, within=30)
     assert "Traceback" not in log.read_text()
-    assert await queue_sizes(broker_url, ITEM_QUEUE) == (0, 0)
+    assert await queue_sizes(broker_url, QUEUE) == (0, 0)
 
 
 async def test_a_stopped_broker_means_a_direct_write(serve: Serve, broker_url: str) -> None:
@@ -134,19 +137,19 @@ async def test_without_a_database_everything_is_queued(serve: Serve, postgresql_
         assert (await client.post("/items", json=NEW)).status_code == 202
         keyed = await client.post("/items", json=NEW, headers={"Idempotency-Key": str(uuid4())})
         assert keyed.status_code == 202
-    assert (await queue_sizes(broker_url, ITEM_QUEUE))[0] == 2
+    assert (await queue_sizes(broker_url, QUEUE))[0] == 2
 
 
 async def test_the_command_acts_on_what_no_worker_could_store(
     postgresql_url: str, broker_url: str, tmp_path: Path
 ) -> None:
-    poison = item(UNSTORABLE)
+    poison = new_item(UNSTORABLE)
 
     async def put_aside() -> bool:
-        return await queue_sizes(broker_url, ITEM_QUEUE) == (0, 1)
+        return await queue_sizes(broker_url, QUEUE) == (0, 1)
 
-    async with open_publisher(broker_url, ITEM_QUEUE, deadline=5) as publisher:
-        await publisher([item("good"), poison])
+    async with open_publisher(broker_url, QUEUE, deadline=5) as publisher:
+        await publisher(ITEMS, [new_item("good"), poison])
     with run_worker("app.tasks", tmp_path / "worker.log", DATABASE_URL=postgresql_url, BROKER_URL=broker_url):
         await eventually(put_aside, within=20)
         stored = await in_database(postgresql_url, lambda connection: connection.execute(select(Item.name)))
@@ -154,12 +157,12 @@ async def test_the_command_acts_on_what_no_worker_could_store(
 
         status, listed, counted = await dead_letters("list", broker_url)
         assert (status, counted) == (0, "list: 1 messages\n")
-        assert listed.startswith(f"{poison.id}  name={UNSTORABLE!r}, ")
+        assert listed.startswith(f"{poison['id']}  name={UNSTORABLE!r}, ")
         assert "too long" in listed
         assert await dead_letters("replay", broker_url) == (0, "", "replay: 1 messages\n")
         await eventually(put_aside, within=20)
     assert await dead_letters("purge", broker_url) == (0, "", "purge: 1 messages\n")
-    assert await queue_sizes(broker_url, ITEM_QUEUE) == (0, 0)
+    assert await queue_sizes(broker_url, QUEUE) == (0, 0)
 
 
 async def test_the_command_needs_a_broker() -> None:

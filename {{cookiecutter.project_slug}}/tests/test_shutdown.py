@@ -8,22 +8,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import uvicorn
 from uvicorn.lifespan.on import LifespanOn
 
 from app.config import Settings
-from app.highload.writes.group_commit import MAX_BATCH, DirectWriter
+from app.highload.writes.group_commit import MAX_BATCH
 from app.main import create_app
-from app.schemas import NewItem
+from app.schemas import ItemCreate
 from tests.conftest import PROJECT
 from tests.waiting import eventually, settle
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-POST_HEAD = b"POST /items HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
+JSON_HEAD = b"Host: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
+POST_HEAD = b"POST /items HTTP/1.1\r\n" + JSON_HEAD
 POST_BODY = b'{"name":"x"}'
 
 
@@ -98,9 +97,8 @@ async def test_a_shutdown_waits_for_what_was_accepted(database_url: str) -> None
     settings = Settings(_env_file=None, database_url=database_url, web_concurrency=1)
     lifespan = LifespanOn(uvicorn.Config(create_app(settings), log_config=None))
     await lifespan.startup()
-    writer: DirectWriter[NewItem] = lifespan.state["writer"]
-    items = [NewItem(uuid4(), "x", None, datetime.now(UTC)) for _ in range(3 * MAX_BATCH)]
-    creating = [asyncio.create_task(writer.create(item)) for item in items]
+    create = lifespan.state["items"].create
+    creating = [asyncio.create_task(create(ItemCreate(name="x"))) for _ in range(3 * MAX_BATCH)]
     await settle()
     await lifespan.shutdown()
     await settle()

@@ -40,10 +40,10 @@ class Batcher[K, V]:
     There is no timer. A call that finds nothing under way leaves at once; under load batches form by themselves, and
     their size follows the load. Databases know the idea as group commit.
 
-    `send` gets between 1 and `max_batch` items and returns one result for each, in the same order. A result that is an
-    exception is raised to its caller alone. When `send` raises one of `content_errors`, an item is to blame and each is
-    sent again by itself; every other exception is raised to all callers of the flush. One of `outages` is raised to all
-    who wait for the next flush too, because that would only tell them the same, later.
+    `send` gets between 1 and `max_batch` entries and returns one result for each, in the same order. A result that is
+    an exception is raised to its caller alone. When `send` raises one of `content_errors`, an entry is to blame and
+    each is sent again by itself; every other exception is raised to all callers of the flush. One of `outages` is
+    raised to all who wait for the next flush too, because that would only tell them the same, later.
 
     A caller joins only a flush that has not begun yet, so whatever happened before the call is visible to its flush.
     A flush belongs to no caller: it runs in an empty context, so no context variable of one of them reaches the others.
@@ -66,23 +66,23 @@ class Batcher[K, V]:
         self._waiting: deque[tuple[K, Waiter[V]]] = deque()
         self._flushing: asyncio.Task[None] | None = None
 
-    async def __call__(self, item: K) -> V:
-        """Return the result for `item` from the next flush.
+    async def __call__(self, entry: K) -> V:
+        """Return the result for `entry` from the next flush.
 
         Raises Overloaded at once when `max_waiting` callers wait already, and whatever `send` raised.
         """
         future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
-        self.submit(item, future)
+        self.submit(entry, future)
         return await future
 
-    def submit(self, item: K, waiter: Waiter[V]) -> None:
-        """Let the next flush give the result for `item` to a waiter.
+    def submit(self, entry: K, waiter: Waiter[V]) -> None:
+        """Let the next flush give the result for `entry` to a waiter.
 
         Raises Overloaded at once when `max_waiting` wait already.
         """
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded
-        self._waiting.append((item, waiter))
+        self._waiting.append((entry, waiter))
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().create_task(self._flush_all(), context=Context())
 
@@ -101,9 +101,9 @@ class Batcher[K, V]:
     def _next_batch(self) -> list[tuple[K, Waiter[V]]]:
         batch: list[tuple[K, Waiter[V]]] = []
         while self._waiting and len(batch) < self._max_batch:
-            item, waiter = self._waiting.popleft()
+            entry, waiter = self._waiting.popleft()
             if not waiter.done():
-                batch.append((item, waiter))
+                batch.append((entry, waiter))
         return batch
 
     async def _flush(self, batch: list[tuple[K, Waiter[V]]]) -> None:
@@ -111,7 +111,7 @@ class Batcher[K, V]:
             return
         results: Sequence[V | Exception]
         try:
-            results = await self._send([item for item, _ in batch])
+            results = await self._send([entry for entry, _ in batch])
         except self._content_errors as error:
             if len(batch) > 1:
                 for single in batch:

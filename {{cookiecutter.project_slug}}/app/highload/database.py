@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,7 +14,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.highload.sqlite import let_readers_and_a_writer_work_together
+from app.highload.sqlite import behave_as_postgresql
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,12 @@ logger = logging.getLogger(__name__)
 # operator intervention, system error. Data exception and integrity constraint violation blame the values.
 UNAVAILABLE_SQLSTATES = ("08", "25006", "28", "3D", "40", "53", "55P03", "57", "58")
 CONTENT_SQLSTATES = ("22", "23")
+FOREIGN_KEY_VIOLATION = "23503"
+# Restrict, unique and exclusion violation.
+CONFLICT_SQLSTATES = ("23001", "23505", "23P01")
+SQLITE_CONFLICTS = ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID")
+# Their messages end with the columns or the constraint, after a colon.
+SQLITE_NAMED = (*SQLITE_CONFLICTS, "SQLITE_CONSTRAINT_CHECK", "SQLITE_CONSTRAINT_NOTNULL")
 # Seconds between two lines of the log about an outage, in which every statement fails.
 QUIET = 1.0
 
@@ -34,7 +41,22 @@ class DatabaseUnavailable(Exception):
 
 
 class ContentRefused(Exception):
-    """The database refused the values of a statement; the message is the database's reason."""
+    """The database refused the values of a statement; the message is the database's reason.
+
+    `constraint` is the constraint or the column that the database names, or "". It tells nothing about a row.
+    """
+
+    def __init__(self, reason: str, constraint: str = "") -> None:
+        super().__init__(reason)
+        self.constraint = constraint
+
+
+class Conflict(ContentRefused):
+    """The values are valid, but another row stands against them: one that is equal, or one that refers to this row."""
+
+
+class MissingReference(ContentRefused):
+    """A foreign key refers to a row that does not exist, or not yet."""
 
 
 class Database:
@@ -121,9 +143,13 @@ async def run_work[T](connect: Connect, work: Work[T]) -> T:
     except DBAPIError as error:
         if blames_server(error):
             raise DatabaseUnavailable(str(error.orig)) from error
-        if blames_content(error):
-            raise ContentRefused(str(error.orig)) from error
-        raise
+        refusal = refusal_of(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+    except (OverflowError, UnicodeEncodeError) as error:
+        # So SQLite's driver refuses a number or a text that it cannot send.
+        raise ContentRefused(str(error)) from error
 
 
 def blames_server(error: DBAPIError) -> bool:
@@ -131,15 +157,54 @@ def blames_server(error: DBAPIError) -> bool:
     sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate:
         return str(sqlstate).startswith(UNAVAILABLE_SQLSTATES)
-    return error.connection_invalidated or isinstance(error, InterfaceError | OperationalError)
+    # SQLite calls a mistake in a statement an error of its operation.
+    mistaken = sqlite_name(error) == "SQLITE_ERROR"
+    return error.connection_invalidated or (isinstance(error, InterfaceError | OperationalError) and not mistaken)
 
 
-def blames_content(error: DBAPIError) -> bool:
-    """Whether an error of the driver blames the values of the statement."""
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    if sqlstate:
-        return str(sqlstate).startswith(CONTENT_SQLSTATES)
-    return isinstance(error, DataError | IntegrityError)
+def refusal_of(error: DBAPIError) -> ContentRefused | None:
+    """Return what an error says about the values of the statement, or None if it blames something else."""
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    sqlite = sqlite_name(error)
+    kind: type[ContentRefused] = ContentRefused
+    if sqlstate == FOREIGN_KEY_VIOLATION or sqlite == "SQLITE_CONSTRAINT_FOREIGNKEY":
+        kind = MissingReference if misses_reference(error) else Conflict
+    elif sqlstate in CONFLICT_SQLSTATES or sqlite in SQLITE_CONFLICTS:
+        kind = Conflict
+    elif not (sqlstate.startswith(CONTENT_SQLSTATES) or isinstance(error, DataError | IntegrityError)):
+        return None
+    return kind(str(error.orig), constraint_of(error))
+
+
+def misses_reference(error: DBAPIError) -> bool:
+    """Whether a violated foreign key misses the row that it refers to; else that row was to be deleted or changed.
+
+    PostgreSQL names the referring table in a field of its own. Its detail ends with the table where it has looked: the
+    one that is referred to, or the referring one. So they differ only in the first case, in each language of the
+    server and at a COMMIT. For a table that refers to itself, and in SQLite, the kind of the statement decides.
+    """
+    statement = error.statement or ""
+    table = getattr(error.driver_exception, "table_name", None)
+    if table is None:
+        return not re.match(r"\s*DELETE\b", statement, re.IGNORECASE)
+    name = re.escape(table)
+    _, _, where = (getattr(error.driver_exception, "detail", None) or "").rpartition(")")
+    if not re.search(rf"\W{name}\W", where):
+        return True
+    return re.match(rf'\s*(INSERT|UPDATE\s+("?\w+"?\.)?"?{name}\b)', statement, re.IGNORECASE) is not None
+
+
+def constraint_of(error: DBAPIError) -> str:
+    """Return the constraint or the column that an error of the driver names, or ""."""
+    driver = error.driver_exception
+    if sqlite_name(error) in SQLITE_NAMED:
+        return str(driver).partition(": ")[2]
+    return getattr(driver, "constraint_name", None) or getattr(driver, "column_name", None) or ""
+
+
+def sqlite_name(error: DBAPIError) -> str:
+    """Return the name of a result code of SQLite, or "" under another database."""
+    return getattr(error.driver_exception, "sqlite_errorname", "")
 
 
 @asynccontextmanager
@@ -165,7 +230,7 @@ def create_engine(url: str, *, name: str, pool_size: int, timeout: float) -> Asy
     """
     if is_sqlite(url):
         engine = create_async_engine(url, hide_parameters=True)
-        event.listen(engine.sync_engine, "connect", let_readers_and_a_writer_work_together)
+        event.listen(engine.sync_engine, "connect", behave_as_postgresql)
         return engine
     return create_async_engine(
         url,

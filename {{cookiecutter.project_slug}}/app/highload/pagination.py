@@ -1,17 +1,20 @@
-"""Keyset pagination: a cursor names the last item of a page, so every page costs the same however deep it lies."""
+"""Keyset pagination: a cursor names the last row of a page, so every page costs the same however deep it lies."""
 
 import base64
 import binascii
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from uuid import UUID
+
+from fastapi import Query
+from pydantic import AfterValidator
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
 class Position(NamedTuple):
-    """Where an item stands in the order of the list."""
+    """Where a row stands in the order of the list."""
 
     created_at: datetime
     id: UUID
@@ -36,3 +39,14 @@ def decode_cursor(cursor: str) -> Position:
     if position is None or encode_cursor(position) != cursor:
         raise ValueError("take the cursor from next_cursor of the page before")
     return position
+
+
+def check_cursor(cursor: str) -> str:
+    """Refuse a cursor that no page gave."""
+    decode_cursor(cursor)
+    return cursor
+
+
+# Parameters of a route that answers with a page.
+Limit = Annotated[int, Query(ge=1, le=1000, description="Rows on a page")]
+Cursor = Annotated[str, AfterValidator(check_cursor), Query(description="`next_cursor` of the page before")]

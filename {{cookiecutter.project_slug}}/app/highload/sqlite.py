@@ -1,4 +1,4 @@
-"""SQLite as PostgreSQL behaves: moments with a time zone, readers beside a writer."""
+"""SQLite as PostgreSQL behaves: moments with a time zone, readers beside a writer, foreign keys."""
 
 from datetime import UTC, datetime
 
@@ -23,9 +23,10 @@ class SQLiteUTC(TypeDecorator[datetime]):
         return value and value.replace(tzinfo=UTC)
 
 
-def let_readers_and_a_writer_work_together(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """Switch a SQLite connection to write-ahead logging and let it wait for a lock."""
+def behave_as_postgresql(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """Switch a SQLite connection to write-ahead logging, let it wait for a lock, and enforce foreign keys."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 1000")
     cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()

@@ -136,7 +136,7 @@ NEWEST_FIRST = f"{TABLE} ORDER BY created_at DESC, id DESC"
 
 
 async def come_to_rest(stack: Stack, load: Load) -> Sequence[str]:
-    """Return the stored names and ids, after every accepted item is there or has had time to arrive."""
+    """Return the stored names and ids, after all items are there or had time to arrive."""
     deadline = time.monotonic() + 60
     while True:
         stored = await asyncio.to_thread(

@@ -25,9 +25,11 @@ BROKEN_WHEN_KEPT = "broken on a kept connection"
 class Load:
     """The clients and their memory.
 
-    Each item has a name of its own. Half of the clients send an idempotency key and repeat after a failure, and a
-    quarter makes a new connection for each request. A list that is read after a 201 must show that item, if it reaches
-    so far back; where it does not, it is old, and `oldest` tells by how many seconds.
+    Each item has a name of its own. A list that is read after its 201 must show it, if it
+    reaches so far back; where it does not, the list is old, and `oldest` tells by how many seconds.
+
+    Half of the clients send an idempotency key and repeat after a failure, and a quarter makes a new connection for
+    each request.
     """
 
     def __init__(self, stack: Stack) -> None:

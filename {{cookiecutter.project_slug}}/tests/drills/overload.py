@@ -121,7 +121,7 @@ def good(flood: Flood) -> int:
 
 
 async def come_to_rest(stack: Stack, floods: Sequence[Flood]) -> int:
-    """Return how many items are stored, after all that were accepted are or have had time to be."""
+    """Return how many items are stored, after all are there or have had time to arrive."""
     accepted = sum(map(good, floods))
     deadline = time.monotonic() + 60
     while True:

@@ -1,135 +1,143 @@
 """A small service on the engine, for the engine's own tests: notes in a table, a cache and a queue of their own."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Annotated, Any, cast
-from uuid import UUID, uuid4
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
-from sqlalchemy import DateTime, MetaData, String, Table, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
+from pydantic import BaseModel
+from sqlalchemy import String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from starlette.exceptions import HTTPException
 
+from app.highload import idempotency
+from app.highload.columns import ANNOTATIONS, StoredRow
 from app.highload.database import Database, open_database
 from app.highload.http import health
-from app.highload.pagination import Position, decode_cursor
+from app.highload.http.changes import Changes
+from app.highload.pagination import Cursor, Limit
 
 # {%- if cookiecutter.caching +%}
 from app.highload.reads.cache import open_cache
 
 # {%- endif +%}
 from app.highload.reads.dependencies import Opened
-from app.highload.reads.rows import RowReader
 from app.highload.reads.shared import shared
+from app.highload.repository import Repository, Storage
+from app.highload.resource import Resource, Row
 from app.highload.service import Service
-from app.highload.sqlite import SQLiteUTC
-from app.highload.writes import idempotency
-from app.highload.writes.group_commit import DirectWriter, Writer
-from app.highload.writes.insert import InsertOnce
+from app.highload.statements import Statements
+from app.highload.writes.group_commit import DirectWriter
 
 # {%- if cookiecutter.queued_writes +%}
 from app.highload.writes.publisher import open_publisher
 from app.highload.writes.queue import RowQueue
-from app.highload.writes.queued import QueuedWriter
 
 # {%- endif +%}
 
 NAME = "highload-tests"
-NAMESPACE = idempotency.key_namespace(NAME)
 
 
 class Base(DeclarativeBase):
-    metadata = MetaData()
+    type_annotation_map = ANNOTATIONS
 
 
-class Note(Base):
+class Note(StoredRow, Base):
     __tablename__ = "highload_notes"
 
-    id: Mapped[UUID] = mapped_column(primary_key=True)
     text: Mapped[str] = mapped_column(String(255))
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True).with_variant(SQLiteUTC(), "sqlite"))
-    fingerprint: Mapped[str | None] = mapped_column(String(32))
 
 
-@dataclass(frozen=True, slots=True)
-class NewNote:
+class NoteCreate(BaseModel):
+    text: str
+
+
+class NoteUpdate(Changes):
+    text: str = ""
+
+
+class NoteRead(BaseModel):
     id: UUID
     text: str
     created_at: datetime
-    fingerprint: str | None = None
 
 
-NOTES = cast(Table, Note.__table__)
-insert_notes = InsertOnce(NOTES, NewNote)
+NOTES = Resource(Note, create=NoteCreate, change=NoteUpdate, read=NoteRead)
 # {% if cookiecutter.queued_writes %}
-NOTE_QUEUE = RowQueue(f"{NAME}.notes", "tests.highload.worker.store_notes", NewNote)
+QUEUE = RowQueue(f"{NAME}.rows", "tests.highload.worker.store_rows")
 # {% endif %}
 
-
-def new_note(text: str = "x", **fields: Any) -> NewNote:
-    """Return a note that no table holds."""
-    return NewNote(uuid4(), text, datetime.now(UTC), **fields)
+type NoteRepository = Repository[NoteCreate, NoteUpdate, NoteRead]
 
 
-async def find_notes(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, NewNote]:
-    rows = await connection.execute(select(NOTES).where(NOTES.c.id.in_(ids)))
-    return {row.id: NewNote(*row) for row in rows}
+def new_note(text: str = "x", key: str | None = None) -> Row:
+    """Return a note that no table holds, or that of a key."""
+    return NOTES.new_row(NoteCreate(text=text), key, service=NAME)
 
 
-async def list_notes(connection: AsyncConnection, limit: int, after: Position | None) -> Sequence[NewNote]:
-    query = select(NOTES).order_by(NOTES.c.created_at.desc(), NOTES.c.id.desc()).limit(limit)
-    if after is not None:
-        query = query.where(tuple_(NOTES.c.created_at, NOTES.c.id) < tuple_(*after))
-    return [NewNote(*row) for row in await connection.execute(query)]
+statements = Statements(NOTES)
+
+
+insert_notes = statements.insert
+
+
+async def nothing_ends(_: Collection[str]) -> None:
+    pass
 
 
 def note_writer(
-    database: Database, on_change: Sequence[Callable[[], Awaitable[None]]] = (), *, max_waiting: int = 1000
-) -> DirectWriter[NewNote]:
-    return DirectWriter(database, insert_notes, on_change, max_waiting=max_waiting)
+    database: Database, end: Callable[[Collection[str]], Awaitable[None]] = nothing_ends, *, max_waiting: int = 1000
+) -> DirectWriter:
+    """Return a writer for tests of the writer itself."""
+    return DirectWriter(database, statements.insert, end, ended_by_insert=lambda _: ["notes"], max_waiting=max_waiting)
+
+
+def storage_of(database: Database, *, max_waiting: int = 1000) -> Storage:
+    return Storage(database, name=NAME, max_waiting=max_waiting)
 
 
 router = APIRouter(prefix="/notes")
-Reader = Annotated[RowReader[NewNote], Depends(Opened("reader"))]
+Notes = Annotated[NoteRepository, Depends(Opened("notes"))]
 
 
 @router.get("")
-@shared
-async def get_notes(reader: Reader, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
-    rows, next_cursor = await reader.page(limit=limit, after=None if cursor is None else decode_cursor(cursor))
+@shared(reads=[NOTES.rows])
+async def get_notes(notes: Notes, limit: Limit = 100, cursor: Cursor | None = None) -> dict[str, Any]:
+    rows, next_cursor = await notes.page(limit=limit, cursor=cursor)
     return {"notes": [{"id": str(row.id), "text": row.text} for row in rows], "next_cursor": next_cursor}
 
 
 @router.get("/{note_id}")
-@shared
-async def get_note(reader: Reader, note_id: UUID) -> dict[str, str]:
-    row = await reader.one(note_id)
+@shared(reads=[NOTES.row("note_id")])
+async def get_note(notes: Notes, note_id: UUID) -> dict[str, str]:
+    row = await notes.one(note_id)
     if row is None:
         raise HTTPException(404, "There is no note with this id.")
     return {"id": str(row.id), "text": row.text}
 
 
 @router.post("", status_code=201)
-async def post_note(request: Request, response: Response) -> dict[str, str]:
+async def post_note(request: Request, notes: Notes, response: Response) -> dict[str, str]:
     """Store a note with the text of the body, whatever that is."""
-    writer: Writer[NewNote] = request.state.writer
     text = (await request.body()).decode()
-    key = idempotency.key_of(request)
-    note = new_note(text)
-    if key is not None:
-        note = NewNote(idempotency.id_of(key, NAMESPACE), text, note.created_at, text[:32].rjust(32))
-    receipt = await writer.create(note)
-    response.status_code = 201 if receipt.stored else 202
-    return {"id": str(receipt.row.id), "text": receipt.row.text}
+    note, stored = await notes.create(NoteCreate(text=text), idempotency.key_of(request))
+    response.status_code = 201 if stored else 202
+    return {"id": str(note.id), "text": note.text}
+
+
+@router.patch("/{note_id}")
+async def patch_note(notes: Notes, note_id: UUID, body: NoteUpdate) -> NoteRead:
+    row = await notes.change(note_id, body)
+    if row is None:
+        raise HTTPException(404, "There is no note with this id.")
+    return row
 
 
 @router.delete("/{note_id}", status_code=204)
-async def delete_note(request: Request, note_id: UUID) -> None:
-    direct: DirectWriter[NewNote] = request.state.direct_writer
-    await direct.change(lambda connection: connection.execute(NOTES.delete().where(NOTES.c.id == note_id)))
+async def delete_note(notes: Notes, note_id: UUID) -> None:
+    await notes.delete(note_id)
 
 
 def notes_service(
@@ -142,6 +150,7 @@ def notes_service(
     broker_deadline: float = 1.0,
     limit_concurrency: int = 1000,
     max_waiting: int = 1000,
+    resources: Sequence[Resource[Any, Any, Any]] = (),
     routers: Sequence[APIRouter] = (router, health.router),
     **options: Any,
 ) -> Service:
@@ -153,33 +162,22 @@ def notes_service(
             database = await stack.enter_async_context(
                 open_database(database_url, name=NAME, pool_size=5, timeout=db_timeout)
             )
-            on_change: list[Callable[[], Awaitable[None]]] = []
+            storage = storage_of(database, max_waiting=max_waiting)
             # {% if cookiecutter.caching %}
             if redis_url:
-                app.reads.cache = await stack.enter_async_context(
+                app.reads.cache = storage.cache = await stack.enter_async_context(
                     open_cache(redis_url, name=NAME, ttl=60, timeout=cache_timeout, max_waiting=max_waiting)
                 )
-                on_change.append(app.reads.cache.invalidate)
             # {% endif %}
-            direct_writer = note_writer(database, on_change, max_waiting=max_waiting)
-            writer: Writer[NewNote] = direct_writer
             # {% if cookiecutter.queued_writes %}
             if broker_url:
-                publisher = await stack.enter_async_context(
-                    open_publisher(broker_url, NOTE_QUEUE, deadline=broker_deadline)
+                storage.publisher = await stack.enter_async_context(
+                    open_publisher(broker_url, QUEUE, deadline=broker_deadline)
                 )
-                writer = QueuedWriter(publisher, direct_writer, max_waiting=max_waiting)
             # {% endif %}
-            stack.push_async_callback(writer.drain)
-            reader = RowReader(
-                database,
-                find=find_notes,
-                list_rows=list_notes,
-                position=lambda row: Position(row.created_at, row.id),
-                max_waiting=max_waiting,
-            )
-            checks = {"database": database.ping}
-            yield {"checks": checks, "reader": reader, "direct_writer": direct_writer, "writer": writer}
+            stack.push_async_callback(storage.drain)
+            opened = {resource.name: storage.open(resource) for resource in resources}
+            yield {"checks": {"database": database.ping}, "notes": storage.open(NOTES), **opened}
 
     app = Service(
         lifespan=lifespan,

@@ -16,10 +16,10 @@ class Recorder:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, items: Sequence[int]) -> Sequence[int | Exception]:
-        self.batches.append(list(items))
+    async def __call__(self, entries: Sequence[int]) -> Sequence[int | Exception]:
+        self.batches.append(list(entries))
         await self.gate.wait()
-        return [item * 10 for item in items]
+        return [entry * 10 for entry in entries]
 
 
 async def test_a_lone_call_is_sent_at_once() -> None:
@@ -38,7 +38,7 @@ async def test_calls_during_a_flush_share_the_next_one() -> None:
 
     first = asyncio.create_task(batcher(1))
     await settle()
-    others = [asyncio.create_task(batcher(item)) for item in (2, 3, 4)]
+    others = [asyncio.create_task(batcher(entry)) for entry in (2, 3, 4)]
     await settle()
     assert send.batches == [[1]], "one flush at a time"
     send.gate.set()
@@ -52,11 +52,11 @@ async def test_a_caller_joins_only_a_flush_that_has_not_begun() -> None:
     begun = asyncio.Event()
     finish = asyncio.Event()
 
-    async def read(items: Sequence[int]) -> Sequence[str]:
+    async def read(entries: Sequence[int]) -> Sequence[str]:
         seen = state
         begun.set()
         await finish.wait()
-        return [seen] * len(items)
+        return [seen] * len(entries)
 
     batcher = Batcher(read, max_batch=10, max_waiting=10)
     early = asyncio.create_task(batcher(1))
@@ -77,14 +77,14 @@ async def test_a_batch_is_bounded() -> None:
     assert send.batches == [[0, 1], [2, 3], [4]]
 
 
-async def test_one_bad_item_fails_alone() -> None:
+async def test_one_bad_entry_fails_alone() -> None:
     batches: list[list[int]] = []
 
-    async def send(items: Sequence[int]) -> Sequence[int]:
-        batches.append(list(items))
-        if 13 in items:
-            raise ValueError(items)
-        return items
+    async def send(entries: Sequence[int]) -> Sequence[int]:
+        batches.append(list(entries))
+        if 13 in entries:
+            raise ValueError(entries)
+        return entries
 
     batcher = Batcher(send, max_batch=10, max_waiting=10, content_errors=(ValueError,))
     outcomes = await asyncio.gather(*map(batcher, [1, 13, 2]), return_exceptions=True)
@@ -115,12 +115,12 @@ async def test_an_outage_fails_those_who_wait_too() -> None:
     sent: list[Sequence[int]] = []
     gate = asyncio.Event()
 
-    async def send(items: Sequence[int]) -> Sequence[int]:
-        sent.append(items)
+    async def send(entries: Sequence[int]) -> Sequence[int]:
+        sent.append(entries)
         await gate.wait()
         if len(sent) == 1:
             raise ConnectionError("gone")
-        return items
+        return entries
 
     batcher = Batcher(send, max_batch=1, max_waiting=10, outages=(ConnectionError,))
     calls = [asyncio.create_task(batcher(number)) for number in range(3)]
@@ -133,8 +133,8 @@ async def test_an_outage_fails_those_who_wait_too() -> None:
 
 
 async def test_a_result_that_is_an_exception_is_raised_to_its_caller() -> None:
-    async def send(items: Sequence[int]) -> Sequence[int | Exception]:
-        return [KeyError(item) if item == 2 else item for item in items]
+    async def send(entries: Sequence[int]) -> Sequence[int | Exception]:
+        return [KeyError(entry) if entry == 2 else entry for entry in entries]
 
     batcher = Batcher(send, max_batch=10, max_waiting=10)
     outcomes = await asyncio.gather(*map(batcher, [1, 2, 3]), return_exceptions=True)
@@ -148,9 +148,9 @@ async def test_a_caller_that_goes_away_disturbs_nobody() -> None:
     send.gate.clear()
     batcher = Batcher(send, max_batch=10, max_waiting=10)
 
-    flushing = [asyncio.create_task(batcher(item)) for item in (1, 2)]
+    flushing = [asyncio.create_task(batcher(entry)) for entry in (1, 2)]
     await settle()
-    waiting = [asyncio.create_task(batcher(item)) for item in (3, 4)]
+    waiting = [asyncio.create_task(batcher(entry)) for entry in (3, 4)]
     await settle()
     flushing[0].cancel()
     waiting[0].cancel()
@@ -169,7 +169,7 @@ async def test_too_many_waiting_callers_are_refused_at_once() -> None:
     batcher = Batcher(send, max_batch=10, max_waiting=2)
     calls = [asyncio.create_task(batcher(0))]
     await settle()
-    calls += [asyncio.create_task(batcher(item)) for item in (1, 2)]
+    calls += [asyncio.create_task(batcher(entry)) for entry in (1, 2)]
     await settle()
 
     with pytest.raises(Overloaded):
@@ -183,7 +183,7 @@ async def test_drain_waits_for_everything_that_was_accepted() -> None:
     send = Recorder()
     send.gate.clear()
     batcher = Batcher(send, max_batch=1, max_waiting=10)
-    calls = [asyncio.create_task(batcher(item)) for item in range(3)]
+    calls = [asyncio.create_task(batcher(entry)) for entry in range(3)]
     await settle()
 
     drained = asyncio.create_task(batcher.drain())
@@ -233,12 +233,12 @@ async def test_a_waiter_that_fails_takes_no_other_with_it(log: list[str]) -> Non
 async def test_a_flush_sees_no_context_of_a_caller() -> None:
     client: ContextVar[str] = ContextVar("client", default="nobody")
 
-    async def send(items: Sequence[int]) -> Sequence[str]:
-        return [client.get()] * len(items)
+    async def send(entries: Sequence[int]) -> Sequence[str]:
+        return [client.get()] * len(entries)
 
-    async def call_as(name: str, item: int) -> str:
+    async def call_as(name: str, entry: int) -> str:
         client.set(name)
-        return await batcher(item)
+        return await batcher(entry)
 
     batcher = Batcher(send, max_batch=1, max_waiting=10)
     client.set("test")

@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 from starlette.responses import Response
 
 from app.highload.batching import Overloaded
+from app.highload.generations import ANYTHING
 from app.highload.reads.answers import Answer
-from app.highload.reads.cache import MAX_KEPT_BYTES, NOT_ASKED, ResponseCache, open_cache, prefix_of
+from app.highload.reads.cache import MAX_KEPT_BYTES, NOT_ASKED, ResponseCache, Wanted, open_cache, prefix_of
 from app.highload.reads.sharing import LookUp, Outcome
 from app.highload.service import Service
 from tests.conftest import Serve, stack_url
@@ -24,7 +25,7 @@ from tests.proxy import proxied
 from tests.waiting import eventually, settle
 
 NAME = "highload-cache"
-GENERATION = f"{prefix_of(NAME)}generation"
+GENERATION = f"{prefix_of(NAME)}generation:{ANYTHING}"
 ANSWER = Answer(200, [(b"etag", b'"1"')], b"body")
 # Seconds. A busy machine must not make the cache cool down, unless that is what a test is about.
 PATIENT = 2.0
@@ -70,16 +71,20 @@ async def service(runs: Runs, cache: ResponseCache) -> AsyncGenerator[Service]:
         yield app
 
 
+def wanted(key: str, *places: str) -> Wanted:
+    return Wanted(key, places or (ANYTHING,))
+
+
 async def generation_of(cache: ResponseCache) -> bytes:
-    found = await cache.find("any")
+    found = await cache.find(wanted("any"))
     assert found.generation is not None
     return found.generation
 
 
 async def test_what_is_kept_is_found(cache: ResponseCache) -> None:
     await cache.keep("page", ANSWER, await generation_of(cache))
-    assert (await cache.find("page")).answer == ANSWER
-    assert (await cache.find("other")).answer is None
+    assert (await cache.find(wanted("page"))).answer == ANSWER
+    assert (await cache.find(wanted("other"))).answer is None
 
 
 async def test_one_round_trip_serves_all_that_wait(cache: ResponseCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +98,7 @@ async def test_one_round_trip_serves_all_that_wait(cache: ResponseCache, monkeyp
         return await mget(*keys)
 
     monkeypatch.setattr(cache._redis, "mget", count_and_get)
-    found = await asyncio.gather(*(cache.find(f"page{number or ''}") for number in (0, 0, 1, 2)))
+    found = await asyncio.gather(*(cache.find(wanted(f"page{number or ''}")) for number in (0, 0, 1, 2)))
     assert [one.answer for one in found] == [ANSWER, ANSWER, None, None]
     assert round_trips == 1
 
@@ -106,14 +111,14 @@ async def test_one_round_trip_keeps_all_that_wait(redis: Redis, redis_url: str) 
         await asyncio.gather(*(cache.keep(f"page{number}", ANSWER, generation) for number in range(200)))
         connections = [client for client in await redis.client_list() if client["name"] == name]
         assert len(connections) == 1
-        assert all([(await cache.find(f"page{number}")).answer == ANSWER for number in range(200)])
+        assert all([(await cache.find(wanted(f"page{number}"))).answer == ANSWER for number in range(200)])
 
 
 async def test_an_invalidation_ends_everything_kept(cache: ResponseCache) -> None:
     generation = await generation_of(cache)
     await cache.keep("page", ANSWER, generation)
-    await cache.invalidate()
-    found = await cache.find("page")
+    await cache.invalidate([ANYTHING])
+    found = await cache.find(wanted("page"))
     assert found.answer is None
     assert found.generation not in (None, generation)
 
@@ -124,14 +129,14 @@ async def test_services_with_other_names_see_nothing_of_each_other(cache: Respon
         assert await generation_of(other) != generation
         # Even an answer with the right generation is not found under another name.
         await cache.keep("page", ANSWER, await generation_of(other))
-        assert (await other.find("page")).answer is None
+        assert (await other.find(wanted("page"))).answer is None
 
         await cache.keep("page", ANSWER, generation)
         await other.keep("page", ANSWER._replace(body=b"other"), await generation_of(other))
-        assert (await cache.find("page")).answer == ANSWER
-        await other.invalidate()
-        assert (await cache.find("page")).answer == ANSWER
-        assert (await other.find("page")).answer is None
+        assert (await cache.find(wanted("page"))).answer == ANSWER
+        await other.invalidate([ANYTHING])
+        assert (await cache.find(wanted("page"))).answer == ANSWER
+        assert (await other.find(wanted("page"))).answer is None
 
 
 async def test_a_slow_reader_cannot_resurrect_an_old_list(cache: ResponseCache) -> None:
@@ -140,7 +145,7 @@ async def test_a_slow_reader_cannot_resurrect_an_old_list(cache: ResponseCache) 
         runs.gate.clear()
         slow = asyncio.create_task(get(app, "/notes"))
         await runs.called.wait()
-        await cache.invalidate()
+        await cache.invalidate([ANYTHING])
         runs.gate.set()
         assert (await slow).body == b"1"
 
@@ -152,14 +157,14 @@ async def test_a_slow_reader_cannot_resurrect_an_old_list(cache: ResponseCache) 
 async def test_a_lost_generation_ends_everything_kept(cache: ResponseCache, redis: Redis) -> None:
     await cache.keep("page", ANSWER, await generation_of(cache))
     await redis.delete(GENERATION)
-    assert (await cache.find("page")).answer is None
-    assert await redis.get(GENERATION) == await generation_of(cache)
+    assert (await cache.find(wanted("page"))).answer is None
+    assert await redis.get(GENERATION), "the next reader has set one"
 
 
 async def test_two_processes_begin_with_the_same_generation(cache: ResponseCache, redis_url: str) -> None:
     async with cache_at(redis_url) as other:
         one, another = await asyncio.gather(generation_of(cache), generation_of(other))
-    assert one == another
+        assert one == another == await generation_of(cache)
 
 
 async def test_what_is_kept_expires(cache: ResponseCache, redis: Redis) -> None:
@@ -169,7 +174,7 @@ async def test_what_is_kept_expires(cache: ResponseCache, redis: Redis) -> None:
 
 async def test_a_huge_answer_is_not_kept(cache: ResponseCache) -> None:
     await cache.keep("page", ANSWER._replace(body=b"x" * (MAX_KEPT_BYTES + 1)), await generation_of(cache))
-    assert (await cache.find("page")).answer is None
+    assert (await cache.find(wanted("page"))).answer is None
 
 
 async def test_readers_of_one_generation_share_a_finished_answer(cache: ResponseCache) -> None:
@@ -181,7 +186,7 @@ async def test_readers_of_one_generation_share_a_finished_answer(cache: Response
         late = [asyncio.create_task(get(app, "/notes")) for _ in range(3)]
         await settle()
         # One round trip serves all that wait, so theirs was over before this one began.
-        await cache.find("other")
+        await cache.find(wanted("other"))
         runs.gate.set()
         bodies = {reply.body for reply in await asyncio.gather(early, *late)}
     assert bodies == {b"1"}
@@ -210,24 +215,24 @@ async def test_a_stopped_redis_costs_little_and_a_missed_invalidation_is_made_up
         generation = await generation_of(cache)
         await elsewhere.keep("page", ANSWER, generation)
         await proxy.stop()
-        assert await cache.find("page") == NOT_ASKED
+        assert await cache.find(wanted("page")) == NOT_ASKED
         started = time.monotonic()
         for _ in range(100):
-            assert await cache.find("page") == NOT_ASKED
-            await cache.invalidate()
+            assert await cache.find(wanted("page")) == NOT_ASKED
+            await cache.invalidate([ANYTHING])
             await cache.keep("page", ANSWER, generation)
         assert time.monotonic() - started < 0.1, "a Redis that is away is not asked"
 
         await proxy.start()
         cache._cool_until = 0
-        assert await cache.find("page") == NOT_ASKED, "the invalidation is still owed"
+        assert await cache.find(wanted("page")) == NOT_ASKED, "the invalidation is still owed"
 
         async def asked_again() -> bool:
-            return await cache.find("page") != NOT_ASKED
+            return await cache.find(wanted("page")) != NOT_ASKED
 
         await eventually(asked_again, within=5)
-        assert (await cache.find("page")).answer is None
-        assert (await elsewhere.find("page")).answer is None
+        assert (await cache.find(wanted("page"))).answer is None
+        assert (await elsewhere.find(wanted("page"))).answer is None
 
 
 async def test_a_ping_tells_whether_redis_answers(redis_url: str) -> None:
@@ -239,19 +244,22 @@ async def test_a_ping_tells_whether_redis_answers(redis_url: str) -> None:
 
 
 async def test_a_write_during_the_making_up_is_made_up_for_too(cache: ResponseCache) -> None:
-    original = cache._redis.set
-    tokens: list[object] = []
+    original = cache._redis.mset
+    renewed: list[set[str]] = []
+    tokens: set[bytes] = set()
 
-    async def set_and_miss_a_write(*arguments: Any, **options: Any) -> Any:
-        tokens.append(arguments[1])
-        if len(tokens) == 1:
-            await cache.invalidate()
-        return await original(*arguments, **options)
+    async def renew_and_miss_a_write(new: dict[str, bytes]) -> Any:
+        renewed.append({key.rpartition(":")[2] for key in new})
+        tokens.update(new.values())
+        if len(renewed) == 1:
+            await cache.invalidate(["b", "c"])
+        return await original(new)
 
-    cache._redis.set = set_and_miss_a_write  # type: ignore[method-assign]
-    cache._missed_invalidations = 1
+    cache._redis.mset = renew_and_miss_a_write  # type: ignore[assignment, method-assign]
+    cache._misses, cache._missed = 1, {"a": 1, "b": 1}
     await cache._make_up()
-    assert len(set(tokens)) == 2, "one token for each of the two writes"
+    assert renewed == [{"a", "b"}, {"b", "c"}], "of one place each write that was missed gets a token"
+    assert len(tokens) == 4
 
 
 async def test_what_is_owed_is_paid_while_writes_go_on(redis_url: str) -> None:
@@ -262,16 +270,16 @@ async def test_what_is_owed_is_paid_while_writes_go_on(redis_url: str) -> None:
     ):
         await generation_of(cache)
         proxy.freeze()
-        await cache.invalidate()
+        await cache.invalidate([ANYTHING])
         proxy.thaw()
         started = time.monotonic()
-        while await cache.find("page") == NOT_ASKED:
+        while await cache.find(wanted("page")) == NOT_ASKED:
             assert time.monotonic() - started < 5, "each write puts the payment off"
-            await cache.invalidate()
+            await cache.invalidate([ANYTHING])
             await asyncio.sleep(0.05)
         await elsewhere.keep("page", ANSWER, await generation_of(elsewhere))
-        await cache.invalidate()
-        assert (await elsewhere.find("page")).answer is None
+        await cache.invalidate([ANYTHING])
+        assert (await elsewhere.find(wanted("page"))).answer is None
 
 
 async def test_one_late_reply_does_not_make_an_invalidation_missed(redis_url: str) -> None:
@@ -283,7 +291,7 @@ async def test_one_late_reply_does_not_make_an_invalidation_missed(redis_url: st
         generation = await generation_of(cache)
         await elsewhere.keep("page", ANSWER, generation)
         proxy.freeze()
-        invalidating = asyncio.create_task(cache.invalidate())
+        invalidating = asyncio.create_task(cache.invalidate([ANYTHING]))
 
         async def timed_out() -> bool:
             return cache._cooling_down()
@@ -291,15 +299,15 @@ async def test_one_late_reply_does_not_make_an_invalidation_missed(redis_url: st
         await eventually(timed_out)
         proxy.thaw()
         await invalidating
-        assert not cache._missed_invalidations
-        assert (await elsewhere.find("page")).answer is None
+        assert not cache._missed
+        assert (await elsewhere.find(wanted("page"))).answer is None
 
 
 async def test_reads_that_leave_redis_alone_do_not_keep_a_write_from_it(cache: ResponseCache) -> None:
     generation = await generation_of(cache)
     cache._cool_down(RedisError("late"))
-    await cache.invalidate()
-    assert not cache._missed_invalidations
+    await cache.invalidate([ANYTHING])
+    assert not cache._missed
     cache._cool_until = 0
     assert await generation_of(cache) != generation
 
@@ -377,7 +385,7 @@ async def test_every_write_ends_what_is_kept(serve: Serve, redis_url: str) -> No
 
 async def test_closing_forgets_what_is_owed() -> None:
     async with cache_at("redis://127.0.0.1:1/0") as cache:
-        await cache.invalidate()
+        await cache.invalidate([ANYTHING])
         making_up = cache._making_up
     await settle()
     assert making_up is not None
@@ -419,7 +427,7 @@ class World:
             case "write":
                 self.table.value += 1
                 written = self.table.value
-                await cache.invalidate()
+                await cache.invalidate([ANYTHING])
                 self.acknowledged = max(self.acknowledged, written)
             case "finish" if gates:
                 gates.pop(0).set()

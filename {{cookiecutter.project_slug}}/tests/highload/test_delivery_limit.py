@@ -15,21 +15,22 @@ from app.highload.writes import dead_letters, queue
 from app.highload.writes.publisher import open_publisher
 from app.highload.writes.queue import RowQueue
 from tests.conftest import in_database, stack_url
-from tests.highload.notes import NAME, NOTE_QUEUE, NOTES, NewNote, new_note
+from tests.highload.notes import NAME, NOTES, QUEUE, new_note
 from tests.proxy import proxied
 from tests.queues import delete_queues
 from tests.waiting import eventually
 
-QUEUE = RowQueue(f"{NAME}.impatient", NOTE_QUEUE.task, NewNote)
+IMPATIENT_QUEUE = RowQueue(f"{NAME}.impatient", QUEUE.task)
 DELIVERY_LIMIT = 2
 # A worker whose day is over in a second.
 IMPATIENT_WORKER = f"""
-from app.highload.writes import queue, worker
+from app.highload import worker
+from app.highload.writes import queue
 from tests.highload import notes
 
 queue.DELIVERY_LIMIT = {DELIVERY_LIMIT}
 worker.PATIENCE = 0.1
-notes.NOTE_QUEUE.name = {QUEUE.name!r}
+notes.QUEUE = queue.RowQueue({IMPATIENT_QUEUE.name!r}, notes.QUEUE.task)
 
 from tests.highload.worker import celery
 
@@ -60,14 +61,14 @@ async def broker_url(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[str]:
     """The address of a broker on which this test has queues of its own, with a short delivery limit."""
     url = stack_url("BROKER_URL")
     monkeypatch.setattr(queue, "DELIVERY_LIMIT", DELIVERY_LIMIT)
-    await delete_queues(url, QUEUE)
+    await delete_queues(url, IMPATIENT_QUEUE)
     yield url
-    await delete_queues(url, QUEUE)
+    await delete_queues(url, IMPATIENT_QUEUE)
 
 
 async def dead_messages(url: str) -> int:
     """Return how many messages wait in the dead-letter queue."""
-    async with dead_letters.open_queue(url, QUEUE) as (_, dead):
+    async with dead_letters.open_queue(url, IMPATIENT_QUEUE) as (_, dead):
         return dead.declaration_result.message_count or 0
 
 
@@ -78,9 +79,9 @@ async def test_what_no_worker_could_store_waits_in_the_dead_letter_queue(
     log = tmp_path / "worker.log"
     async with proxied(postgresql_url) as (url, proxy):
         await proxy.stop()
-        async with open_publisher(broker_url, QUEUE, deadline=5) as publish:
+        async with open_publisher(broker_url, IMPATIENT_QUEUE, deadline=5) as publish:
             for note in notes:
-                await publish([note])
+                await publish(NOTES, [note])
         async with impatient_worker(url, broker_url, log):
 
             async def all_dead() -> bool:
@@ -88,15 +89,17 @@ async def test_what_no_worker_could_store_waits_in_the_dead_letter_queue(
 
             await eventually(all_dead)
             assert log.read_text().count("reject requeue=True") >= len(notes) * (DELIVERY_LIMIT + 1)
-            assert await dead_letters.show(broker_url, QUEUE, dead_letters.in_short) == len(notes)
+            assert await dead_letters.show(broker_url, IMPATIENT_QUEUE, dead_letters.in_short) == len(notes)
             assert capsys.readouterr().out.count("the broker gave it up: delivery_limit") == len(notes)
 
             await proxy.start()
-            assert await dead_letters.replay(broker_url, QUEUE) == len(notes)
+            assert await dead_letters.replay(broker_url, IMPATIENT_QUEUE) == len(notes)
 
             async def all_stored() -> bool:
-                rows = await in_database(postgresql_url, lambda connection: connection.execute(select(NOTES.c.id)))
-                return set(rows.scalars()) == {note.id for note in notes}
+                rows = await in_database(
+                    postgresql_url, lambda connection: connection.execute(select(NOTES.table.c.id))
+                )
+                return set(rows.scalars()) == {note["id"] for note in notes}
 
             await eventually(all_stored)
     assert await asyncio.wait_for(dead_messages(broker_url), 5) == 0

@@ -8,7 +8,7 @@ from aio_pika.exceptions import AMQPConnectionError, ChannelInvalidStateError
 
 from app.highload.writes import publisher
 from app.highload.writes.publisher import BrokerUnavailable, Publisher
-from tests.highload.notes import NOTE_QUEUE, NewNote
+from tests.highload.notes import NOTES, QUEUE
 
 
 class Exchange:
@@ -24,8 +24,8 @@ class Exchange:
             raise self._error
 
 
-def publisher_on(exchange: Any, *, deadline: float) -> Publisher[NewNote]:
-    publish = Publisher("amqp://127.0.0.1:1/", NOTE_QUEUE, deadline=deadline)
+def publisher_on(exchange: Any, *, deadline: float) -> Publisher:
+    publish = Publisher("amqp://127.0.0.1:1/", QUEUE, deadline=deadline)
     publish._exchange = exchange
     return publish
 
@@ -36,16 +36,16 @@ ERRORS = [AMQPConnectionError(), ChannelInvalidStateError(), asyncio.InvalidStat
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
 async def test_a_lost_channel_means_that_the_broker_is_away(error: BaseException) -> None:
     with pytest.raises(BrokerUnavailable):
-        await publisher_on(Exchange(error), deadline=1)([])
+        await publisher_on(Exchange(error), deadline=1)(NOTES, [])
 
 
 async def test_no_confirm_in_time_means_that_the_broker_is_away() -> None:
     with pytest.raises(BrokerUnavailable):
-        await publisher_on(Exchange(None), deadline=0.01)([])
+        await publisher_on(Exchange(None), deadline=0.01)(NOTES, [])
 
 
 async def test_a_cancelled_publish_is_cancelled() -> None:
-    publishing = asyncio.ensure_future(publisher_on(Exchange(None), deadline=60)([]))
+    publishing = asyncio.ensure_future(publisher_on(Exchange(None), deadline=60)(NOTES, []))
     await asyncio.sleep(0)
     publishing.cancel()
     with pytest.raises(asyncio.CancelledError):

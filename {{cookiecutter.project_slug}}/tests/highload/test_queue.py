@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,15 +20,19 @@ from celery.exceptions import Reject
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.highload import worker
 from app.highload.database import Database, DatabaseUnavailable, open_database
-from app.highload.writes import dead_letters, worker
+from app.highload.idempotency import IdempotencyKeyReused
+from app.highload.resource import Message as ResourceMessage
+from app.highload.resource import Row
+from app.highload.writes import dead_letters
 from app.highload.writes.group_commit import DirectWriter
 from app.highload.writes.publisher import BrokerUnavailable, Publisher, open_publisher, task_message
 from app.highload.writes.queue import RowQueue
 from app.highload.writes.queued import QueuedWriter
 from tests.conftest import Serve, in_database, stack_url
-from tests.highload.notes import NAME, NOTE_QUEUE, NOTES, NewNote, new_note, note_writer
-from tests.highload.worker import celery, process, store_notes
+from tests.highload.notes import NAME, NOTES, QUEUE, new_note, note_writer, nothing_ends
+from tests.highload.worker import celery, process, store_rows
 from tests.proxy import proxied
 from tests.queues import logged, queue_sizes, renew_queues, run_worker
 from tests.waiting import eventually, settle
@@ -39,13 +42,13 @@ NO_BROKER = "amqp://guest:guest@127.0.0.1:1/"
 
 
 async def texts_in(database_url: str) -> list[str]:
-    rows = await in_database(database_url, lambda connection: connection.execute(select(NOTES.c.text)))
+    rows = await in_database(database_url, lambda connection: connection.execute(select(NOTES.table.c.text)))
     return sorted(rows.scalars())
 
 
 async def sizes(url: str) -> tuple[int, int]:
     """Return how many messages are ready in the queue and in the dead-letter queue."""
-    return await queue_sizes(url, NOTE_QUEUE)
+    return await queue_sizes(url, QUEUE)
 
 
 async def become_sizes(url: str, expected: tuple[int, int], *, within: float = 4) -> None:
@@ -63,7 +66,7 @@ async def become_sizes(url: str, expected: tuple[int, int], *, within: float = 4
 async def broker_url() -> str:
     """The address of a broker with new queues."""
     url = stack_url("BROKER_URL")
-    await renew_queues(url, NOTE_QUEUE)
+    await renew_queues(url, QUEUE)
     return url
 
 
@@ -74,10 +77,9 @@ def note_worker(
     return run_worker("tests.highload.worker", log, **variables)
 
 
-def message_of(*notes: NewNote) -> list[dict[str, Any]]:
+def message_of(*notes: Row) -> ResourceMessage:
     """Return what the task gets."""
-    message: list[dict[str, Any]] = NOTE_QUEUE.rows.dump_python(list(notes), mode="json")
-    return message
+    return NOTES.message(notes)
 
 
 open_one = partial(open_database, name=NAME, pool_size=1)
@@ -100,7 +102,7 @@ async def test_queued_rows_arrive_through_the_worker(
     assert await sizes(broker_url) == (0, 0)
 
 
-async def test_concurrent_items_share_messages(serve: Serve, broker_url: str) -> None:
+async def test_concurrent_rows_share_messages(serve: Serve, broker_url: str) -> None:
     async with serve(broker_url=broker_url) as client:
         await asyncio.gather(*(client.post("/notes", content="x") for _ in range(200)))
     ready, _ = await sizes(broker_url)
@@ -127,7 +129,7 @@ async def test_a_stopped_broker_means_a_direct_write(serve: Serve, broker_url: s
 
 
 async def test_a_publisher_tells_whether_the_broker_is_there(broker_url: str) -> None:
-    async with proxied(broker_url) as (url, proxy), open_publisher(url, NOTE_QUEUE, deadline=1) as publisher:
+    async with proxied(broker_url) as (url, proxy), open_publisher(url, QUEUE, deadline=1) as publisher:
         await publisher.ping()
         await proxy.stop()
 
@@ -157,7 +159,7 @@ async def test_the_service_starts_without_a_broker(serve: Serve) -> None:
 
 
 async def test_a_drain_waits_for_what_the_broker_does_not_take(database: Database, database_url: str) -> None:
-    async def publish(_: Sequence[NewNote]) -> Sequence[None]:
+    async def publish(_: Sequence[Row]) -> Sequence[None]:
         await settle()
         raise BrokerUnavailable
 
@@ -169,7 +171,7 @@ async def test_a_drain_waits_for_what_the_broker_does_not_take(database: Databas
     assert (await creating).stored
 
 
-async def test_an_unconfirmed_item_that_did_arrive_is_stored_once(database: Database, database_url: str) -> None:
+async def test_an_unconfirmed_row_that_did_arrive_is_stored_once(database: Database, database_url: str) -> None:
     twin = new_note()
     writer = note_writer(database)
     await writer.create(twin)
@@ -209,26 +211,24 @@ async def test_without_a_database_and_a_broker_the_client_is_told(serve: Serve, 
 
 
 async def test_a_message_that_no_queue_takes_is_no_confirm(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_publisher(broker_url, NOTE_QUEUE, deadline=5) as publisher:
-        assert await publisher([new_note()]) == [None]
-        monkeypatch.setattr(publisher, "_queue", RowQueue("nowhere", NOTE_QUEUE.task, NewNote))
+    async with open_publisher(broker_url, QUEUE, deadline=5) as publisher:
+        assert await publisher(NOTES, [new_note()]) == [None]
+        monkeypatch.setattr(publisher, "_queue", RowQueue("nowhere", QUEUE.task))
         with pytest.raises(BrokerUnavailable):
-            await publisher([new_note()])
+            await publisher(NOTES, [new_note()])
 
 
 async def test_a_publisher_without_a_connection_fails_at_once() -> None:
-    publisher = Publisher(NO_BROKER, NOTE_QUEUE, deadline=5)
+    publisher = Publisher(NO_BROKER, QUEUE, deadline=5)
     with pytest.raises(BrokerUnavailable):
-        await asyncio.wait_for(publisher([new_note()]), 0.1)
+        await asyncio.wait_for(publisher(NOTES, [new_note()]), 0.1)
     with pytest.raises(BrokerUnavailable):
         await publisher.ping()
 
 
 def test_the_message_is_the_one_celery_makes() -> None:
-    ours = task_message(NOTE_QUEUE, [new_note()])
-    theirs = celery.amqp.create_task_message(
-        "id", NOTE_QUEUE.task, args=([{}],), kwargs={}, origin="api", ignore_result=True
-    )
+    ours = task_message(QUEUE.task, NOTES, [new_note()])
+    theirs = celery.amqp.create_task_message("id", QUEUE.task, args=({},), kwargs={}, origin="api", ignore_result=True)
     assert set(ours.headers) == set(theirs.headers)
     varying = ("id", "root_id", "argsrepr")
     assert {name: value for name, value in ours.headers.items() if name not in varying} == {
@@ -236,17 +236,16 @@ def test_the_message_is_the_one_celery_makes() -> None:
     }
 
 
-async def test_a_bad_item_dies_alone(database: Database, postgresql_url: str) -> None:
+async def test_a_bad_row_dies_alone(database: Database, postgresql_url: str) -> None:
     notes = [new_note("good"), new_note(UNSTORABLE), new_note("fine")]
     refused = await worker.store(note_writer(database), notes, patience=0)
-    assert [(bad.text, "too long" in reason) for bad, reason in refused] == [(UNSTORABLE, True)]
+    assert [(bad["text"], "too long" in str(reason)) for bad, reason in refused] == [(UNSTORABLE, True)]
     assert await texts_in(postgresql_url) == ["fine", "good"]
 
 
 async def test_a_reused_idempotency_key_is_refused_by_the_worker(database: Database) -> None:
     writer = note_writer(database)
-    first = new_note(fingerprint="a" * 32)
-    second = replace(first, text="other", fingerprint="b" * 32)
+    first, second = new_note("x", key="key"), new_note("other", key="key")
     assert await worker.store(writer, [first], patience=0) == []
     assert [bad for bad, _ in await worker.store(writer, [second], patience=0)] == [second]
 
@@ -273,10 +272,10 @@ async def test_the_patience_of_a_task_counts_its_attempts_too(postgresql_url: st
 
 
 async def test_an_unexpected_error_is_not_swallowed(database: Database) -> None:
-    async def broken(*_: object) -> Sequence[NewNote]:
+    async def broken(*_: object) -> Sequence[Row | IdempotencyKeyReused]:
         raise RuntimeError("broken")
 
-    writer = DirectWriter(database, broken, [], max_waiting=10)
+    writer = DirectWriter(database, broken, nothing_ends, ended_by_insert=lambda _: [], max_waiting=10)
     with pytest.raises(RuntimeError):
         await worker.store(writer, [new_note()], patience=0)
 
@@ -305,42 +304,42 @@ async def test_the_task_stores_and_sends_what_is_refused_to_the_dead_letters(
 ) -> None:
     monkeypatch.setattr(celery.conf, "broker_url", broker_url)
     notes = [new_note("good"), new_note(UNSTORABLE), new_note("\0")]
-    await asyncio.to_thread(store_notes, message_of(*notes))
+    await asyncio.to_thread(store_rows, message_of(*notes))
     assert await texts_in(postgresql_url) == ["good"]
     assert await sizes(broker_url) == (0, 2)
 
-    assert await dead_letters.show(broker_url, NOTE_QUEUE, dead_letters.in_short) == 2
+    assert await dead_letters.show(broker_url, QUEUE, dead_letters.in_short) == 2
     listed = capsys.readouterr().out
-    assert all(str(refused.id) in listed for refused in notes[1:])
-    assert f"text={notes[1].text!r}" in listed
+    assert all(str(refused["id"]) in listed for refused in notes[1:])
+    assert f"text={notes[1]['text']!r}" in listed
     assert "too long" in listed
     assert "invalid byte sequence" in listed
-    assert await dead_letters.replay(broker_url, NOTE_QUEUE) == 2
+    assert await dead_letters.replay(broker_url, QUEUE) == 2
     assert await sizes(broker_url) == (2, 0)
 
 
-async def test_a_poison_item_in_a_batch_is_put_aside_by_a_worker(
+async def test_a_poison_row_in_a_batch_is_put_aside_by_a_worker(
     postgresql_url: str, broker_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     poison = new_note(UNSTORABLE)
-    async with open_publisher(broker_url, NOTE_QUEUE, deadline=5) as publisher:
-        await publisher([new_note("before"), poison, new_note("after")])
+    async with open_publisher(broker_url, QUEUE, deadline=5) as publisher:
+        await publisher(NOTES, [new_note("before"), poison, new_note("after")])
 
     with note_worker(postgresql_url, broker_url, tmp_path / "worker.log"):
         await become_sizes(broker_url, (0, 1), within=20)
         assert await texts_in(postgresql_url) == ["after", "before"]
         for _ in range(25):
-            assert await dead_letters.show(broker_url, NOTE_QUEUE, dead_letters.in_full) == 1
+            assert await dead_letters.show(broker_url, QUEUE, dead_letters.in_full) == 1
             # A message that was looked at is back a moment later, and must not be used up by that.
             await become_sizes(broker_url, (0, 1))
         shown = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert (shown["id"], shown["text"]) == (str(poison.id), UNSTORABLE)
+        assert (shown["id"], shown["text"]) == (str(poison["id"]), UNSTORABLE)
         assert "too long" in shown["reason"]
 
-        assert await dead_letters.replay(broker_url, NOTE_QUEUE) == 1
+        assert await dead_letters.replay(broker_url, QUEUE) == 1
         await become_sizes(broker_url, (0, 1))
         assert await texts_in(postgresql_url) == ["after", "before"]
-    assert await dead_letters.purge(broker_url, NOTE_QUEUE) == 1
+    assert await dead_letters.purge(broker_url, QUEUE) == 1
     assert await sizes(broker_url) == (0, 0)
 
 
@@ -353,9 +352,9 @@ async def test_a_task_ends_after_the_confirm_of_its_dead_letter(
     async with proxied(broker_url) as (url, proxy):
         monkeypatch.setattr(celery.conf, "broker_url", url)
         monkeypatch.setattr(celery.amqp, "_producer_pool", None)
-        await asyncio.to_thread(store_notes, message)
+        await asyncio.to_thread(store_rows, message)
         proxy.freeze()
-        storing = asyncio.create_task(asyncio.to_thread(store_notes, message))
+        storing = asyncio.create_task(asyncio.to_thread(store_rows, message))
         done, _ = await asyncio.wait([storing], timeout=0.5)
         proxy.thaw()
         assert not done, "the broker did not confirm yet"
@@ -370,7 +369,7 @@ async def test_a_task_that_waited_long_enough_goes_back_to_the_queue(
         await proxy.stop()
         monkeypatch.setattr(worker, "PATIENCE", 0)
         with worker_process(url), pytest.raises(Reject) as raised:
-            await asyncio.to_thread(store_notes, message_of(new_note()))
+            await asyncio.to_thread(store_rows, message_of(new_note()))
         assert raised.value.requeue  # type: ignore[attr-defined]
 
 
@@ -398,29 +397,29 @@ async def test_a_message_that_no_worker_can_read_becomes_a_dead_letter(
 ) -> None:
     log = tmp_path / "worker.log"
     with note_worker(postgresql_url, broker_url, log):
-        async with open_publisher(broker_url, NOTE_QUEUE, deadline=5) as publisher:
-            monkeypatch.setattr(NOTE_QUEUE.rows, "dump_json", lambda _: b'[{"id": "1", "text": "unreadable"}]')
-            await publisher([new_note()])
+        async with open_publisher(broker_url, QUEUE, deadline=5) as publisher:
+            monkeypatch.setattr(NOTES, "message", lambda _: "no message")
+            await publisher(NOTES, [new_note()])
         await eventually(lambda: logged(log, "raised unexpected"))
         await become_sizes(broker_url, (0, 1))
     monkeypatch.setattr(sys, "argv", ["dead_letters", "list"])
-    assert await asyncio.to_thread(dead_letters.main, broker_url, NOTE_QUEUE) == 0
+    assert await asyncio.to_thread(dead_letters.main, broker_url, QUEUE) == 0
     assert "the broker gave it up: rejected" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["dead_letters", "purge"])
-    assert await asyncio.to_thread(dead_letters.main, broker_url, NOTE_QUEUE) == 0
+    assert await asyncio.to_thread(dead_letters.main, broker_url, QUEUE) == 0
     assert await sizes(broker_url) == (0, 0)
 
 
 @pytest.mark.parametrize("body", ["no JSON", "[]", "{}", "[[1]]", "[[[1]], {}, {}]"])
-async def test_a_dead_letter_without_items_is_shown_as_it_is(
+async def test_a_dead_letter_without_rows_is_shown_as_it_is(
     broker_url: str, capsys: pytest.CaptureFixture[str], body: str
 ) -> None:
     async with await connect(broker_url) as connection:
         channel = await connection.channel()
-        await channel.default_exchange.publish(Message(body.encode()), routing_key=NOTE_QUEUE.dead_letters)
+        await channel.default_exchange.publish(Message(body.encode()), routing_key=QUEUE.dead_letters)
 
     async def shown(form: Callable[[dict[str, Any], str], str]) -> str:
-        assert await dead_letters.show(broker_url, NOTE_QUEUE, form) == 1
+        assert await dead_letters.show(broker_url, QUEUE, form) == 1
         await become_sizes(broker_url, (0, 1))
         return capsys.readouterr().out
 
@@ -430,7 +429,7 @@ async def test_a_dead_letter_without_items_is_shown_as_it_is(
 
 def test_dead_letters_need_a_broker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["dead_letters", "list"])
-    assert dead_letters.main(None, NOTE_QUEUE) == 1
+    assert dead_letters.main(None, QUEUE) == 1
     assert "BROKER_URL" in capsys.readouterr().err
 
 
@@ -478,7 +477,7 @@ async def queue_notes(serve: Serve, broker_url: str) -> set[str]:
 
 
 async def all_stored(database_url: str, accepted: set[str]) -> bool:
-    rows = await in_database(database_url, lambda connection: connection.execute(select(NOTES.c.id)))
+    rows = await in_database(database_url, lambda connection: connection.execute(select(NOTES.table.c.id)))
     return {str(note_id) for note_id in rows.scalars()} == accepted
 
 

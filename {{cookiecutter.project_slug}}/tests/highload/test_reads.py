@@ -369,7 +369,7 @@ async def test_an_unexpected_error_is_a_problem(serve: Serve, monkeypatch: pytes
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("tests.highload.notes.list_notes", broken)
+    monkeypatch.setattr("app.highload.statements.Statements.page", broken)
     async with serve() as client:
         response: httpx2.Response = await client.get("/notes")
     assert response.status_code == 500

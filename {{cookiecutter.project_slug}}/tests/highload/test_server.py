@@ -14,8 +14,8 @@ import pytest
 from starlette.types import Scope
 
 from app.highload.batching import Overloaded, Waiter
-from app.highload.reads.rows import RowReader
 from app.highload.reads.sharing import Outcome, Read, Render, SharedReads
+from app.highload.repository import Repository
 from app.highload.server import Connection, GracefulServer
 from tests.conftest import Serve, in_database, lines_of, running
 from tests.highload.notes import insert_notes, new_note, notes_service
@@ -440,7 +440,7 @@ async def test_a_bug_in_a_shared_read_is_told_and_logged(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(RowReader, "page", broken)
+    monkeypatch.setattr(Repository, "page", broken)
     async with serve() as client, connected(client) as connection:
         head, _ = await connection.send(GET)
         assert b" 500 " in head

@@ -38,7 +38,7 @@ from app.highload.reads.sharing import LONGEST_KEY
 from app.highload.server import Connection, http_protocol, say_once
 from app.highload.service import Service
 from tests.conftest import in_database, lines_of, running
-from tests.highload.notes import Base, NewNote, insert_notes, notes_service, router
+from tests.highload.notes import Base, insert_notes, new_note, notes_service, router
 from tests.waiting import eventually, settle
 
 PROTOCOLS = (Connection, HttpToolsProtocol, H11Protocol)
@@ -546,7 +546,10 @@ async def filled_database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a database with five notes, which nothing here changes."""
     url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('database') / 'notes.db'}"
     await in_database(url, lambda connection: connection.run_sync(Base.metadata.create_all))
-    rows = [NewNote(UUID(int=number), f"note {number}", datetime(2024, 1, number, tzinfo=UTC)) for number in (1, 2, 3)]
+    rows = [
+        new_note(f"note {number}") | {"id": UUID(int=number), "created_at": datetime(2024, 1, number, tzinfo=UTC)}
+        for number in (1, 2, 3)
+    ]
     await in_database(url, lambda connection: insert_notes(connection, rows))
     async with running(notes_service(database_url=url)) as client, connected(client) as line:
         for post in (POST, POST_LONG + LONG_TEXT):

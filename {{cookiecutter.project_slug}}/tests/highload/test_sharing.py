@@ -68,7 +68,7 @@ def service(*routers: APIRouter, redis_url: str | None = None, **options: Any) -
         # {% if cookiecutter.caching %}
         if redis_url:
             async with open_cache(redis_url, name=NAME, ttl=60, timeout=2, max_waiting=100) as cache:
-                await cache.invalidate()
+                await cache.invalidate(["*"])
                 app.reads.cache = cache
                 yield state
             return
@@ -404,7 +404,12 @@ async def test_what_a_middleware_knows_of_a_client_is_not_what_the_lifespan_open
 
 @pytest.mark.parametrize(
     "header",
-    [("Set-Cookie", "a=b"), ("Vary", "Accept-Language"), ("Cache-Control", "No-Store"), ("WWW-Authenticate", "Basic")],
+    [
+        ("Set-Cookie", "a=b"),
+        ("Vary", "Accept-Language"),
+        ("Cache-Control", "No-Store"),
+        ("WWW-Authenticate", "Basic"),
+    ],
 )
 async def test_personal_answers_run_at_the_same_time(serve: Serve, header: tuple[str, str]) -> None:
     running_now = most = 0

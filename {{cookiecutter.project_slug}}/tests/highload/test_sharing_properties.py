@@ -34,7 +34,7 @@ from app.highload.reads.cache import open_cache
 
 # {%- endif +%}
 from app.highload.reads.dependencies import Granted, Guard, Opened, Partition
-from app.highload.reads.shared import MARK
+from app.highload.reads.shared import shared
 from app.highload.server import Connection, GracefulServer
 from app.highload.service import Service
 from tests.conftest import stack_url
@@ -243,7 +243,8 @@ def endpoint_of(route: Route) -> Callable[..., Any]:
         inspect.Parameter("given", keyword, annotation=given),
     ]
     endpoint.__dict__["__signature__"] = signature.replace(parameters=[*extra, *signature.parameters.values()])
-    setattr(endpoint, MARK, route.shared)
+    if route.shared:
+        shared(endpoint)
     return endpoint
 
 
@@ -300,7 +301,7 @@ def service(plan: Plan, redis_url: str | None) -> Service:
         # {% if cookiecutter.caching %}
         if redis_url:
             async with open_cache(redis_url, name="highload-properties", ttl=60, timeout=2, max_waiting=100) as cache:
-                await cache.invalidate()
+                await cache.invalidate(["*"])
                 app.reads.cache = cache
                 yield {"greeting": "hello"}
             return

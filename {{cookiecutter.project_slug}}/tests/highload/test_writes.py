@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from functools import partial
 from uuid import UUID
 
@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Executable, Result, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.highload.database import Database, DatabaseUnavailable, Work, create_engine, open_database
+from app.highload.database import ContentRefused, Database, DatabaseUnavailable, Work, create_engine, open_database
 from app.highload.writes.group_commit import MAX_BATCH
 from tests.highload.notes import NAME, NOTES, insert_notes, new_note, note_writer
 from tests.waiting import settle
@@ -37,39 +37,39 @@ def executing(statement: Executable) -> Work[Result[tuple[object, ...]]]:
 
 
 def changing(note_id: UUID) -> Work[object]:
-    return executing(update(NOTES).where(NOTES.c.id == note_id).values(text="y"))
+    return executing(update(NOTES.table).where(NOTES.table.c.id == note_id).values(text="y"))
 
 
 def deleting(note_id: UUID) -> Work[object]:
-    return executing(NOTES.delete().where(NOTES.c.id == note_id))
+    return executing(NOTES.table.delete().where(NOTES.table.c.id == note_id))
 
 
 async def test_a_write_with_an_unclear_end_is_a_change(database_url: str) -> None:
     engine = create_engine(database_url, name=NAME, pool_size=1, timeout=2)
     changes = 0
 
-    async def count() -> None:
+    async def count(_: Collection[str]) -> None:
         nonlocal changes
         changes += 1
 
-    writer = note_writer(CommitsAndGoesAway(engine, timeout=2), [count])
+    writer = note_writer(CommitsAndGoesAway(engine, timeout=2), count)
     new = new_note()
     with pytest.raises(DatabaseUnavailable):
         await writer.create(new)
     with pytest.raises(DatabaseUnavailable):
-        await writer.change(changing(new.id))
+        await writer.change(changing(new["id"]), ["notes"])
     with pytest.raises(DatabaseUnavailable):
-        await writer.change(deleting(new.id))
+        await writer.change(deleting(new["id"]), ["notes"])
     await engine.dispose()
     assert changes == 3
 
 
 async def test_the_same_rows_in_another_order_do_not_wait_for_each_other(postgresql_url: str) -> None:
     open_one = partial(open_database, postgresql_url, name=NAME, pool_size=1, timeout=0.9)
-    rows = [new_note(fingerprint="fingerprint") for _ in range(200)]
+    rows = [new_note(key=str(number)) for number in range(200)]
     async with open_one() as one, open_one() as other:
         for _ in range(5):
-            await one.write(executing(NOTES.delete()))
+            await one.write(executing(NOTES.table.delete()))
             await asyncio.gather(
                 one.write(partial(insert_notes, rows=rows)), other.write(partial(insert_notes, rows=rows[::-1]))
             )
@@ -79,13 +79,17 @@ async def test_a_write_is_answered_after_its_change_was_told(database: Database)
     telling = asyncio.Event()
     told = asyncio.Event()
 
-    async def tell() -> None:
+    async def tell(_: Collection[str]) -> None:
         telling.set()
         await told.wait()
 
-    writer = note_writer(database, [tell])
+    writer = note_writer(database, tell)
     new = new_note()
-    for write in (writer.create(new), writer.change(changing(new.id)), writer.change(deleting(new.id))):
+    for write in (
+        writer.create(new),
+        writer.change(changing(new["id"]), ["notes"]),
+        writer.change(deleting(new["id"]), ["notes"]),
+    ):
         writing = asyncio.ensure_future(write)
         async with asyncio.timeout(5):
             await telling.wait()
@@ -105,3 +109,23 @@ async def test_a_drain_waits_for_what_was_accepted(database: Database) -> None:
     await settle()
     assert sum(not task.done() for task in creating) == 0
     assert all(receipt.stored for receipt in await asyncio.gather(*creating))
+
+
+async def test_what_the_database_refuses_ends_nothing(database: Database) -> None:
+    ended = 0
+
+    async def count(_: Collection[str]) -> None:
+        nonlocal ended
+        ended += 1
+
+    writer = note_writer(database, count)
+    new = new_note()
+    await writer.create(new)
+    await writer.create(new)
+    assert ended == 2, "who has stored the row may not have told it yet"
+    ended = 0
+    with pytest.raises(ContentRefused):
+        await writer.create(new_note() | {"text": None})
+    with pytest.raises(ContentRefused):
+        await writer.change(executing(update(NOTES.table).values(text=None)), ["notes"])
+    assert ended == 0

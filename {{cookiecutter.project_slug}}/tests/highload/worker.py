@@ -4,29 +4,29 @@ import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from celery import Celery
 
+from app.highload import worker
 from app.highload.database import open_database
-from app.highload.writes import worker
-from app.highload.writes.group_commit import DirectWriter
-from tests.highload.notes import NAME, NOTE_QUEUE, NewNote, note_writer
+from app.highload.repository import Storage
+from app.highload.resource import Message
+from tests.highload.notes import NAME, NOTES, QUEUE, storage_of
 
 celery = Celery(NAME, broker=os.environ.get("BROKER_URL"))
-celery.conf.update(worker.reliable(NOTE_QUEUE), worker_concurrency=int(os.environ.get("WORKER_CONCURRENCY", "2")))
+celery.conf.update(worker.reliable(QUEUE), worker_concurrency=int(os.environ.get("WORKER_CONCURRENCY", "2")))
 
 
 @asynccontextmanager
-async def open_writer() -> AsyncGenerator[DirectWriter[NewNote]]:
+async def open_storage() -> AsyncGenerator[Storage]:
     url = os.environ["DATABASE_URL"]
     async with open_database(url, name=NAME, pool_size=1, timeout=0.9) as database:
-        yield note_writer(database, max_waiting=sys.maxsize)
+        yield storage_of(database, max_waiting=sys.maxsize)
 
 
-process = worker.WorkerProcess(open_writer)
+process = worker.WorkerProcess(open_storage, [NOTES])
 
 
-@celery.task(name=NOTE_QUEUE.task)
-def store_notes(message: list[dict[str, Any]]) -> None:
-    worker.store_message(store_notes, NOTE_QUEUE, process, message)
+@celery.task(name=QUEUE.task)
+def store_rows(message: Message) -> None:
+    worker.store_message(store_rows, QUEUE, process, message)

@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from app.highload.batching import Overloaded
-from app.highload.database import DatabaseUnavailable
-from app.highload.writes.idempotency import IdempotencyKeyReused
+from app.highload.database import Conflict, ContentRefused, DatabaseUnavailable, MissingReference
+from app.highload.idempotency import IdempotencyKeyReused
 
 RETRY_AFTER = {"Retry-After": "1"}
 
@@ -56,6 +56,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Overloaded, on_overloaded)
     app.add_exception_handler(DatabaseUnavailable, on_database_unavailable)
+    app.add_exception_handler(ContentRefused, on_content_refused)
     app.add_exception_handler(IdempotencyKeyReused, on_idempotency_key_reused)
     app.add_exception_handler(Exception, on_unexpected_error)
 
@@ -95,6 +96,19 @@ async def on_overloaded(_: Request, __: Exception) -> Response:
 async def on_database_unavailable(_: Request, __: Exception) -> Response:
     """Ask the client to come back."""
     return problem(503, "The database does not answer; repeat the request after the delay.", headers=RETRY_AFTER)
+
+
+async def on_content_refused(_: Request, error: Exception) -> Response:
+    """Say which rule of the database the request breaks, and nothing about the rows that are there."""
+    constraint = cast(ContentRefused, error).constraint
+    rule = f" ({constraint})" if constraint else ""
+    match error:
+        case Conflict():
+            return problem(409, f"Another row does not allow this{rule}; change the request, or that row first.")
+        case MissingReference():
+            return problem(422, f"The request refers to a row that does not exist{rule}.")
+        case _:
+            return problem(422, f"The database does not allow a value of this request{rule}.")
 
 
 async def on_idempotency_key_reused(_: Request, __: Exception) -> Response:

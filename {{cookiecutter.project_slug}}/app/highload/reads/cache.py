@@ -1,8 +1,8 @@
 """The response cache in Redis, shared by all processes and containers.
 
-Nothing is ever deleted. A stored response carries the generation that was current before the database was asked, and
-counts only while that generation is current. A write replaces the generation by a new random token: one command,
-however much is cached. A reader that is overtaken by a write therefore stores what nobody accepts any more.
+Nothing is ever deleted. A stored response carries the generation of its places (`generations`) that was current before
+the database was asked, and counts only while that generation is current. A write gives its places new random tokens:
+one command, however much is cached. A reader that is overtaken by a write therefore stores what nobody accepts.
 
 A counter would not do: after Redis evicts it, it starts again and makes old responses count.
 """
@@ -10,8 +10,9 @@ A counter would not do: after Redis evicts it, it starts again and makes old res
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from hashlib import blake2b
 from typing import NamedTuple, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -20,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from app.highload.batching import Batcher, Overloaded, Waiter
+from app.highload.generations import ANYTHING
 from app.highload.reads.answers import Answer
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,15 @@ MAX_KEYS = 500
 MAX_KEPT_BYTES = 131_072
 MAX_KEPT_AT_ONCE = 50
 COOL_DOWN = 1.0
+TOKEN_BYTES = 16
 INVALIDATION_ATTEMPTS = 3
+
+
+class Wanted(NamedTuple):
+    """A key, and the places on which the answer under it depends."""
+
+    key: str
+    places: tuple[str, ...]
 
 
 class Found(NamedTuple):
@@ -54,42 +64,47 @@ class ResponseCache:
     def __init__(self, redis: Redis, *, name: str, ttl: int, max_waiting: int) -> None:
         self._redis = redis
         self._prefix = prefix_of(name)
-        self._generation_key = self._prefix + "generation"
         self._ttl = ttl
         self._look_up = Batcher(self._look_up_batch, max_batch=MAX_KEYS, max_waiting=max_waiting)
         self._store = Batcher(self._store_batch, max_batch=MAX_KEPT_AT_ONCE, max_waiting=max_waiting)
         self._cool_until = 0.0
-        self._missed_invalidations = 0
+        # The places of invalidations that were missed, with the number of the last one.
+        self._missed: dict[str, int] = {}
+        self._misses = 0
         self._making_up: asyncio.Task[None] | None = None
 
-    async def find(self, key: str) -> Found:
+    async def find(self, wanted: Wanted) -> Found:
         """Return what is kept under a key; all keys that wait share one round trip."""
-        return await self._look_up(key)
+        return await self._look_up(wanted)
 
-    def submit(self, key: str, waiter: Waiter[Found]) -> None:
+    def submit(self, wanted: Wanted, waiter: Waiter[Found]) -> None:
         """Let the next round trip give what is kept under a key to a waiter.
 
         Raises Overloaded at once when too many wait already.
         """
-        self._look_up.submit(key, waiter)
+        self._look_up.submit(wanted, waiter)
 
-    async def _look_up_batch(self, keys: Sequence[str]) -> Sequence[Found]:
-        if self._missed_invalidations or self._cooling_down():
-            return [NOT_ASKED] * len(keys)
-        distinct = list(dict.fromkeys(keys))
+    async def _look_up_batch(self, batch: Sequence[Wanted]) -> Sequence[Found]:
+        if self._missed or self._cooling_down():
+            return [NOT_ASKED] * len(batch)
+        places = list(dict.fromkeys(place for wanted in batch for place in wanted.places))
+        keys = list(dict.fromkeys(wanted.key for wanted in batch))
         try:
             replies = cast(
                 list[bytes | None],
-                await self._redis.mget(self._generation_key, *(self._prefix + key for key in distinct)),
+                await self._redis.mget(*map(self._key_of, places), *(self._prefix + key for key in keys)),
             )
-            generation = replies[0] or await self._begin()
+            tokens = dict(zip(places, replies[: len(places)], strict=True))
+            known = {place: token for place, token in tokens.items() if token is not None}
+            if len(known) < len(places):
+                known |= await self._begin([place for place, token in tokens.items() if token is None])
         except RedisError as error:
             self._cool_down(error)
-            return [NOT_ASKED] * len(keys)
-        found = {
-            key: Found(accept(value, generation), generation) for key, value in zip(distinct, replies[1:], strict=True)
-        }
-        return [found[key] for key in keys]
+            return [NOT_ASKED] * len(batch)
+        values = dict(zip(keys, replies[len(places) :], strict=True))
+        # All that wait for a key depend on the same places.
+        found = {wanted.key: found_in(values[wanted.key], generation_of(wanted, known)) for wanted in set(batch)}
+        return [found[wanted.key] for wanted in batch]
 
     async def keep(self, key: str, answer: Answer, generation: bytes) -> None:
         """Keep an answer that was made of data read after `generation` was; all that wait share one round trip."""
@@ -110,17 +125,18 @@ class ResponseCache:
                 self._cool_down(error)
         return [None] * len(entries)
 
-    async def invalidate(self) -> None:
-        """Let nothing count that was read before this call."""
-        if not self._missed_invalidations:
+    async def invalidate(self, places: Collection[str]) -> None:
+        """Let nothing count that depends on one of these places and was read before this call."""
+        if not self._missed:
             for _ in range(INVALIDATION_ATTEMPTS):
                 try:
-                    await self._redis.set(self._generation_key, new_generation())
+                    await self._renew(places)
                 except RedisError as error:
                     self._cool_down(error)
                 else:
                     return
-        self._missed_invalidations += 1
+        self._misses += 1
+        self._missed |= dict.fromkeys(places, self._misses)
         if self._making_up is None:
             self._making_up = asyncio.create_task(self._make_up())
 
@@ -129,33 +145,42 @@ class ResponseCache:
 
         Raises RedisError.
         """
-        await self._redis.get(self._generation_key)
+        await self._redis.get(self._key_of(ANYTHING))
 
     async def close(self) -> None:
         """Stop making up for missed invalidations."""
         if self._making_up is not None:
             self._making_up.cancel()
 
-    async def _begin(self) -> bytes:
-        """Set a generation where there is none, and return the one that is there then."""
-        token = new_generation()
-        return cast(bytes | None, await self._redis.set(self._generation_key, token, nx=True, get=True)) or token
+    def _key_of(self, place: str) -> str:
+        return f"{self._prefix}generation:{place}"
+
+    async def _begin(self, places: Sequence[str]) -> dict[str, bytes]:
+        """Set a token for each place that has none, and return those that are there then."""
+        new = {place: new_token() for place in places}
+        pipeline = self._redis.pipeline(transaction=False)
+        for place, token in new.items():
+            pipeline.set(self._key_of(place), token, nx=True, get=True)
+        there = cast(list[bytes | None], await pipeline.execute())
+        return {place: found or new[place] for place, found in zip(places, there, strict=True)}
+
+    async def _renew(self, places: Collection[str]) -> None:
+        await self._redis.mset({self._key_of(place): new_token() for place in places})
 
     async def _make_up(self) -> None:
-        while self._missed_invalidations:
+        while self._missed:
             await asyncio.sleep(COOL_DOWN)
             try:
-                await self._replace_generation_until_nothing_is_owed()
+                await self._renew_until_nothing_is_owed()
             except RedisError as error:
                 self._cool_down(error)
         self._making_up = None
 
-    async def _replace_generation_until_nothing_is_owed(self) -> None:
-        while missed := self._missed_invalidations:
-            await self._redis.set(self._generation_key, new_generation())
-            # A write that was missed while the token was on its way may be younger than the token.
-            if missed == self._missed_invalidations:
-                self._missed_invalidations = 0
+    async def _renew_until_nothing_is_owed(self) -> None:
+        while missed := self._missed.copy():
+            await self._renew(missed)
+            # A write that was missed while the tokens were on their way may be younger than they are.
+            self._missed = {place: number for place, number in self._missed.items() if missed.get(place) != number}
 
     def _cooling_down(self) -> bool:
         return asyncio.get_running_loop().time() < self._cool_until
@@ -174,16 +199,21 @@ def prefix_of(name: str) -> str:
     return "{" + name + "}:"
 
 
-def new_generation() -> bytes:
+def new_token() -> bytes:
     """Return a token that no other write ever made."""
-    return secrets.token_bytes(16)
+    return secrets.token_bytes(TOKEN_BYTES)
 
 
-def accept(value: bytes | None, generation: bytes) -> Answer | None:
+def generation_of(wanted: Wanted, tokens: Mapping[str, bytes]) -> bytes:
+    """Return the generation of an answer: a digest of the tokens of its places."""
+    return blake2b(b"".join([tokens[place] for place in wanted.places]), digest_size=TOKEN_BYTES).digest()
+
+
+def found_in(value: bytes | None, generation: bytes) -> Found:
     """Return the answer in a stored value if it is of this generation."""
     if value is None or not value.startswith(generation):
-        return None
-    return Answer.load(value[len(generation) :])
+        return Found(None, generation)
+    return Found(Answer.load(value[len(generation) :]), generation)
 
 
 @asynccontextmanager

@@ -4,11 +4,12 @@ Everything is read at the start, from the routes as FastAPI has understood them.
 for all clients is refused with a sentence.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import unwrap
 from re import Pattern
-from typing import Any, NoReturn, cast, get_args
+from typing import Any, NoReturn, cast, get_args, overload
 
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 from starlette.convertors import PathConvertor, StringConvertor
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
+from app.highload.generations import ANYTHING, SLOTS, Source
 from app.highload.reads.dependencies import Guard, Opened, Partition
 
 MARK = "shared_read"
@@ -33,14 +35,31 @@ class CannotShare(Exception):
     """A shared route is not proven to answer all clients alike; the message says what to write instead."""
 
 
-def shared[F: Callable[..., Any]](function: F) -> F:
+@overload
+def shared[F: Callable[..., Any]](function: F, /) -> F: ...
+
+
+@overload
+def shared[F: Callable[..., Any]](*, reads: Collection[Source]) -> Callable[[F], F]: ...
+
+
+def shared[F: Callable[..., Any]](
+    function: F | None = None, /, *, reads: Collection[Source] = (Source(ANYTHING),)
+) -> F | Callable[[F], F]:
     """Let equal concurrent GETs of a route share one run of it and, with the cache, its kept answer.
 
     The answer may depend on the path, on the declared query parameters and headers, on what the lifespan opened
     (`Opened`) and on the partition of a `Guard`. The service does not start when it may depend on anything else.
+
+    A kept answer ends with the next write to what the route `reads`: rows of a resource (`NOTES.rows`), or the one
+    whose id is a path parameter (`NOTES.row("note_id")`). Without `reads` it ends with every write.
     """
-    setattr(function, MARK, True)
-    return function
+
+    def mark(function: F) -> F:
+        setattr(function, MARK, tuple(reads))
+        return function
+
+    return mark if function is None else mark(function)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +67,8 @@ class SharedRoute:
     """A route whose answers are shared, and what they depend on.
 
     `parameters` are names in the query, or None for all of it; `headers` are names in lower case. With a header field
-    of `not_shared` a request passes by.
+    of `not_shared` a request passes by. `sources` are what the route reads, and `fixed_places` the places of that where
+    they are the same for all paths.
     """
 
     route: APIRoute
@@ -57,6 +77,13 @@ class SharedRoute:
     headers: tuple[bytes, ...]
     guards: tuple[Guard, ...]
     not_shared: frozenset[bytes]
+    pattern: Pattern[str]
+    sources: tuple[Source, ...]
+    fixed_places: tuple[str, ...] | None
+
+    def places(self, path: str) -> tuple[str, ...]:
+        """Return what the answers for a path of the route depend on."""
+        return places_of_path(self, path) if self.fixed_places is None else self.fixed_places
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +125,7 @@ def candidates_among(routes: Sequence[BaseRoute]) -> Iterator[Candidate]:
     unpredictable: str | None = None
     for context in iter_route_contexts(routes):
         route = context.original_route
-        is_shared = getattr(context.endpoint, MARK, False)
+        is_shared = hasattr(context.endpoint, MARK)
         if is_shared and unpredictable:
             refuse(context, f"a {unpredictable} before it may answer in its place", "declare the route before that one")
         if is_shared and "GET" not in (context.methods or ()):
@@ -145,6 +172,7 @@ def shared_route(context: RouteContext) -> SharedRoute:
         refuse(context, f"is a {type(route).__name__}, which may read all of a request", "declare it with an APIRouter")
     if route.is_sse_stream or route.is_json_stream:
         refuse(context, "sends a stream, which has no end to share")
+    sources = sources_of(context)
     names: set[str] | None = set()
     headers: set[str] = set()
     guards: dict[Guard, None] = {}
@@ -173,6 +201,42 @@ def shared_route(context: RouteContext) -> SharedRoute:
         headers=tuple(sorted(header.encode() for header in headers)),
         guards=tuple(guards),
         not_shared=NOT_SHARED if guards else NOT_SHARED | CREDENTIALS,
+        pattern=context.path_regex,
+        sources=sources,
+        fixed_places=None if any(source.parameter for source in sources) else places_of(sources, {}),
+    )
+
+
+def sources_of(context: RouteContext) -> tuple[Source, ...]:
+    """Return what a shared route says that it reads.
+
+    Raises CannotShare when it names a parameter that its path does not have.
+    """
+    sources: tuple[Source, ...] = getattr(context.endpoint, MARK)
+    for source in sources:
+        if source.parameter is not None and source.parameter not in context.param_convertors:
+            refuse(
+                context,
+                f"reads a row of {source.table} by {source.parameter!r}, which is no parameter of its path",
+                "name the parameter as the path does",
+            )
+    return sources
+
+
+# To make them anew would be a fifth of what a kept answer costs.
+@lru_cache(maxsize=SLOTS)
+def places_of_path(route: SharedRoute, path: str) -> tuple[str, ...]:
+    """Return what the answers for a path depend on, where a parameter of it says which row."""
+    match = route.pattern.match(path)
+    return places_of(route.sources, match.groupdict() if match else {})
+
+
+def places_of(sources: Sequence[Source], parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what an answer made of some sources depends on, with the parameters of its path."""
+    return tuple(
+        place
+        for source in sources
+        for place in source.places(parameters.get(source.parameter, "") if source.parameter else None)
     )
 
 

@@ -1,6 +1,7 @@
 """Shared reads: identical concurrent GETs share one run of the application, and one cached answer."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -14,14 +15,21 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.highload.batching import Batcher, Overloaded, Waiter
+
+# {%- if cookiecutter.caching +%}
+from app.highload.generations import Announced, listen, unnamed
+
+# {%- endif +%}
 from app.highload.reads.answers import OK, Answer, RawHeader, answer_of
 
 # {%- if cookiecutter.caching +%}
-from app.highload.reads.cache import Found, ResponseCache
+from app.highload.reads.cache import Found, ResponseCache, Wanted
 
 # {%- endif +%}
 from app.highload.reads.dependencies import GRANTED, Granted, Guard
 from app.highload.reads.shared import SharedRoute, SharedRoutes
+
+logger = logging.getLogger(__name__)
 
 # Bytes; longer ones are nobody's page, and would fill the memory.
 LONGEST_REMEMBERED_QUERY = 256
@@ -91,6 +99,7 @@ class SharedReads:
         self.state: dict[str, Any] = {}
         # {% if cookiecutter.caching %}
         self.cache: ResponseCache | None = None
+        self._kept_never = set[SharedRoute]()
         # {% endif %}
         # A batcher lives as long as its flushes.
         self._renders = WeakValueDictionary[tuple[str, bytes | None], Batcher[Read, Outcome]]()
@@ -153,7 +162,7 @@ class SharedReads:
         """
         # {% if cookiecutter.caching %}
         if self.cache is not None:
-            self.cache.submit(read.key, LookUp(self, read, waiter))
+            self.cache.submit(Wanted(read.key, self._places_of(read)), LookUp(self, read, waiter))
             return
         # {% endif %}
         self.render(read, None, waiter)
@@ -170,6 +179,24 @@ class SharedReads:
             self._renders[read.key, generation] = flight
         flight.submit(read, waiter)
 
+    # {% if cookiecutter.caching %}
+    def _places_of(self, read: Read) -> tuple[str, ...]:
+        path: str = read.scope["path"]
+        return read.route.places(path.removeprefix(read.scope.get("root_path", "")))
+
+    def may_keep(self, read: Read, reads: set[Announced]) -> bool:
+        """Tell whether a run has read only what its route names; the log says once of a route that it has not."""
+        table = unnamed(reads, self._places_of(read))
+        if table is not None and read.route not in self._kept_never:
+            self._kept_never.add(read.route)
+            logger.error(
+                "GET %s reads %s and does not say so, so its answers are not kept: add it to reads=[...] of @shared.",
+                read.route.route.path,
+                table,
+            )
+        return table is None
+
+    # {% endif %}
     async def run(self, read: Read) -> Answer | None:
         """Return the answer of the application to the canonical request of a read.
 
@@ -322,11 +349,19 @@ class Render:
         """Return an answer for each request, or None for each when they have to run alone."""
         if self._finished is not None:
             return [Shared(self._finished, SHARED)] * len(reads)
+        # {% if cookiecutter.caching %}
+        read_places = listen()
+        # {% endif %}
         answer = await self._reads.run(reads[0])
         if answer is None:
             return [None] * len(reads)
         # {% if cookiecutter.caching %}
-        if self._generation is not None and self._reads.cache is not None and answer.status == OK:
+        if (
+            self._generation is not None
+            and self._reads.cache is not None
+            and answer.status == OK
+            and self._reads.may_keep(reads[0], read_places)
+        ):
             await self._reads.cache.keep(reads[0].key, answer, self._generation)
             self._finished = answer
         # {% endif %}

@@ -16,7 +16,7 @@ from app.highload.writes.queue import DEAD_LETTER_ARGUMENTS, RowQueue
 
 
 @asynccontextmanager
-async def open_queue(url: str, queue: RowQueue[Any]) -> AsyncGenerator[tuple[AbstractChannel, AbstractQueue]]:
+async def open_queue(url: str, queue: RowQueue) -> AsyncGenerator[tuple[AbstractChannel, AbstractQueue]]:
     """Open the dead-letter queue; what is not acknowledged returns to it at the end."""
     async with await connect(url) as connection:
         channel = await connection.channel(on_return_raises=True)
@@ -45,7 +45,7 @@ def reason_of(message: AbstractIncomingMessage) -> str:
 def rows_in(message: AbstractIncomingMessage) -> list[dict[str, Any]]:
     """Return the rows of a message, or its text as if it were one, where nobody can find rows in it."""
     try:
-        rows = json.loads(message.body)[0][0]
+        rows = json.loads(json.loads(message.body)[0][0]["rows"])
     except (ValueError, LookupError, TypeError):
         rows = None
     if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
@@ -66,7 +66,7 @@ def in_full(row: dict[str, Any], reason: str) -> str:
     return json.dumps({**row, "reason": reason})
 
 
-async def show(url: str, queue: RowQueue[Any], form: Callable[[dict[str, Any], str], str]) -> int:
+async def show(url: str, queue: RowQueue, form: Callable[[dict[str, Any], str], str]) -> int:
     """Print a line for every dead row, and return how many messages there are."""
     count = 0
     async with open_queue(url, queue) as (_, dead):
@@ -77,7 +77,7 @@ async def show(url: str, queue: RowQueue[Any], form: Callable[[dict[str, Any], s
     return count
 
 
-async def replay(url: str, queue: RowQueue[Any]) -> int:
+async def replay(url: str, queue: RowQueue) -> int:
     """Send every dead message to the workers again, and return how many there were."""
     count = 0
     async with open_queue(url, queue) as (channel, dead):
@@ -97,14 +97,14 @@ async def replay(url: str, queue: RowQueue[Any]) -> int:
     return count
 
 
-async def purge(url: str, queue: RowQueue[Any]) -> int:
+async def purge(url: str, queue: RowQueue) -> int:
     """Drop every dead message for good, and return how many there were."""
     async with open_queue(url, queue) as (_, dead):
         result = await dead.purge()
     return result.message_count or 0
 
 
-ACTIONS: dict[str, Callable[[str, RowQueue[Any]], Coroutine[Any, Any, int]]] = {
+ACTIONS: dict[str, Callable[[str, RowQueue], Coroutine[Any, Any, int]]] = {
     "list": partial(show, form=in_short),
     "show": partial(show, form=in_full),
     "replay": replay,
@@ -112,7 +112,7 @@ ACTIONS: dict[str, Callable[[str, RowQueue[Any]], Coroutine[Any, Any, int]]] = {
 }
 
 
-def main(url: str | None, queue: RowQueue[Any]) -> int:
+def main(url: str | None, queue: RowQueue) -> int:
     """Run the action that the command line names on a queue, print what it did, and return the exit status."""
     parser = argparse.ArgumentParser(description="The dead-letter queue: what no worker could store.")
     parser.add_argument("action", choices=list(ACTIONS))

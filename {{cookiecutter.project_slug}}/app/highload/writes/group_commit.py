@@ -1,18 +1,18 @@
 """How a row gets stored: by group commit."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.highload.batching import Batcher
 from app.highload.database import ContentRefused, Database, DatabaseUnavailable, Work
-from app.highload.writes.idempotency import IdempotencyKeyReused
-from app.highload.writes.insert import NewRow
+from app.highload.idempotency import IdempotencyKeyReused
+from app.highload.resource import Row
 
 MAX_BATCH = 200
 
-type Insert[R] = Callable[[AsyncConnection, Sequence[R]], Awaitable[Sequence[R | IdempotencyKeyReused]]]
+type Insert = Callable[[AsyncConnection, Sequence[Row]], Awaitable[Sequence[Row | IdempotencyKeyReused]]]
 
 
 class Receipt[R](NamedTuple):
@@ -22,10 +22,10 @@ class Receipt[R](NamedTuple):
     stored: bool
 
 
-class Writer[R](Protocol):
+class Writer(Protocol):
     """Takes new rows."""
 
-    async def create(self, row: R) -> Receipt[R]:
+    async def create(self, row: Row) -> Receipt[Row]:
         """Accept a row for good.
 
         Raises IdempotencyKeyReused, Overloaded, or DatabaseUnavailable when there is no place to keep it.
@@ -37,23 +37,25 @@ class Writer[R](Protocol):
         ...
 
 
-class DirectWriter[R: NewRow]:
+class DirectWriter:
     """Stores rows in the database: all that wait share one statement and one commit (group commit).
 
-    `insert` is idempotent. `on_change` runs after each commit and before the writes are answered.
+    `insert` is idempotent. `end` gets the places that a commit ends, before the writes are answered.
     """
 
     def __init__(
         self,
         database: Database,
-        insert: Insert[R],
-        on_change: Sequence[Callable[[], Awaitable[None]]],
+        insert: Insert,
+        end: Callable[[Collection[str]], Awaitable[None]],
         *,
+        ended_by_insert: Callable[[Sequence[Row]], Collection[str]],
         max_waiting: int,
     ) -> None:
         self._database = database
         self._insert = insert
-        self._on_change = on_change
+        self._end = end
+        self._ended_by_insert = ended_by_insert
         self._inserts = Batcher(
             self._insert_batch,
             max_batch=MAX_BATCH,
@@ -62,22 +64,40 @@ class DirectWriter[R: NewRow]:
             outages=(DatabaseUnavailable,),
         )
 
-    async def create(self, row: R) -> Receipt[R]:
+    async def create(self, row: Row) -> Receipt[Row]:
         """Store a row, or return the one that its idempotency key stored before."""
         return Receipt(await self._inserts(row), stored=True)
 
-    async def change[T](self, work: Work[T]) -> T:
-        """Run work that changes or deletes rows in one transaction, and return its result."""
+    async def change[T](
+        self, work: Work[T], ends: Collection[str], *, changed: Callable[[T], bool] = lambda _: True
+    ) -> T:
+        """Run work that changes rows in one transaction, and return its result.
+
+        `ends` are the places of which the result has `changed` something.
+        """
+        at_commit = False
+
+        async def until_commit(connection: AsyncConnection) -> T:
+            nonlocal at_commit
+            result = await work(connection)
+            at_commit = True
+            return result
+
         try:
-            return await self._database.write(work)
-        finally:
-            # After an error too: the database may have committed before it went away.
-            for tell in self._on_change:
-                await tell()
+            result = await self._database.write(until_commit)
+        except BaseException:
+            # The database may have committed before it went away.
+            if at_commit:
+                await self._end(ends)
+            raise
+        if changed(result):
+            await self._end(ends)
+        return result
 
     async def drain(self) -> None:
         """Return when everything that was accepted is stored."""
         await self._inserts.drain()
 
-    async def _insert_batch(self, rows: Sequence[R]) -> Sequence[R | IdempotencyKeyReused]:
-        return await self.change(lambda connection: self._insert(connection, rows))
+    async def _insert_batch(self, rows: Sequence[Row]) -> Sequence[Row | IdempotencyKeyReused]:
+        # Also where the rows were there already: who has stored them may not have told it yet.
+        return await self.change(lambda connection: self._insert(connection, rows), self._ended_by_insert(rows))

@@ -2,14 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
 from aio_pika import DeliveryMode, Message, connect
 from aio_pika.abc import AbstractConnection, AbstractExchange
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from pydantic_core import to_json
 
+from app.highload.resource import Resource, Row
 from app.highload.writes.queue import DEAD_LETTER_ARGUMENTS, RowQueue
 
 logger = logging.getLogger(__name__)
@@ -27,14 +31,14 @@ class BrokerUnavailable(Exception):
     """The broker did not confirm in time, or is not there; the message may have arrived nevertheless."""
 
 
-class Publisher[R]:
+class Publisher:
     """Publishes tasks that store rows, and keeps trying to reach the broker while it is away.
 
     A call never waits for a connection: without one it fails at once. After a failed call the broker is left alone for
     a while, so that not every call pays the deadline.
     """
 
-    def __init__(self, url: str, queue: RowQueue[R], *, deadline: float) -> None:
+    def __init__(self, url: str, queue: RowQueue, *, deadline: float) -> None:
         self._url = url
         self._queue = queue
         self._deadline = deadline
@@ -42,8 +46,8 @@ class Publisher[R]:
         self._exchange: AbstractExchange | None = None
         self._cool_until = 0.0
 
-    async def __call__(self, rows: Sequence[R]) -> Sequence[None]:
-        """Publish one task for all rows and wait for the broker's confirm.
+    async def __call__(self, resource: Resource[Any, Any, Any], rows: Sequence[Row]) -> Sequence[None]:
+        """Publish one task for rows of a resource and wait for the broker's confirm.
 
         Raises BrokerUnavailable within the deadline.
         """
@@ -53,13 +57,17 @@ class Publisher[R]:
             raise BrokerUnavailable
         try:
             async with asyncio.timeout(self._deadline):
-                await exchange.publish(task_message(self._queue, rows), routing_key=self._queue.name)
+                await exchange.publish(task_message(self._queue.task, resource, rows), routing_key=self._queue.name)
         except BROKER_ERRORS as error:
             raise_if_cancelled(error)
             logger.warning("the broker did not confirm, rows are stored directly: %r", error)
             self._cool_until = loop.time() + COOL_DOWN
             raise BrokerUnavailable from error
         return [None] * len(rows)
+
+    def of(self, resource: Resource[Any, Any, Any]) -> Callable[[Sequence[Row]], Awaitable[Sequence[None]]]:
+        """Return what publishes rows of a resource."""
+        return partial(self, resource)
 
     async def ping(self) -> None:
         """Return when the broker answers.
@@ -130,19 +138,19 @@ def raise_if_cancelled(error: BaseException) -> None:
         raise error
 
 
-def task_message[R](queue: RowQueue[R], rows: Sequence[R]) -> Message:
-    """Return the Celery message that calls the task of a queue with rows (task protocol 2)."""
+def task_message(task: str, resource: Resource[Any, Any, Any], rows: Sequence[Row]) -> Message:
+    """Return the Celery message that calls a task with rows (task protocol 2)."""
     task_id = str(uuid4())
-    embed = b'{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     return Message(
-        b"[[" + queue.dump(rows) + b"],{}," + embed + b"]",
+        to_json([[resource.message(rows)], {}, embed]),
         content_type="application/json",
         content_encoding="utf-8",
         delivery_mode=DeliveryMode.PERSISTENT,
         correlation_id=task_id,
         headers={
             "lang": "py",
-            "task": queue.task,
+            "task": task,
             "id": task_id,
             "root_id": task_id,
             "parent_id": None,
@@ -165,7 +173,7 @@ def task_message[R](queue: RowQueue[R], rows: Sequence[R]) -> Message:
 
 
 @asynccontextmanager
-async def open_publisher[R](url: str, queue: RowQueue[R], *, deadline: float) -> AsyncGenerator[Publisher[R]]:
+async def open_publisher(url: str, queue: RowQueue, *, deadline: float) -> AsyncGenerator[Publisher]:
     """Connect to the broker in the background and disconnect at the end."""
     publisher = Publisher(url, queue, deadline=deadline)
     first_attempt = asyncio.Event()

@@ -1,9 +1,8 @@
 """A queue of new rows in RabbitMQ, with the queue for those that nobody could store."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aio_pika.abc import FieldValue
-from pydantic import TypeAdapter
 
 # A task waits for the database a third of the consumer timeout, because its message may have waited behind another one
 # before, and as often as the delivery limit allows: with these numbers for a day. Then its message is kept in the
@@ -15,14 +14,12 @@ DELIVERY_LIMIT = 72
 DEAD_LETTER_ARGUMENTS: dict[str, FieldValue] = {"x-queue-type": "quorum", "x-delivery-limit": -1}
 
 
-class RowQueue[R]:
-    """Rows of one kind on their way to the task that stores them."""
+@dataclass(frozen=True, slots=True)
+class RowQueue:
+    """Rows on their way to the task that stores them."""
 
-    def __init__(self, name: str, task: str, row: type[R]) -> None:
-        self.name = name
-        self.task = task
-        # It reads and writes a list of rows as JSON.
-        self.rows: TypeAdapter[list[R]] = TypeAdapter(list[row])  # type: ignore[valid-type]
+    name: str
+    task: str
 
     @property
     def dead_letters(self) -> str:
@@ -41,7 +38,3 @@ class RowQueue[R]:
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
-
-    def dump(self, rows: Sequence[R]) -> bytes:
-        """Return the JSON text of rows."""
-        return self.rows.dump_json(list(rows))

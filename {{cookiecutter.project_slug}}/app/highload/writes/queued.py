@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from app.highload.batching import Batcher
 from app.highload.database import DatabaseUnavailable
+from app.highload.resource import Row
 from app.highload.writes.group_commit import MAX_BATCH, DirectWriter, Receipt
-from app.highload.writes.insert import NewRow
 from app.highload.writes.publisher import BrokerUnavailable
 
 
-class QueuedWriter[R: NewRow]:
+class QueuedWriter:
     """Hands rows to the broker: all that wait share one message and one publisher confirm.
 
     `publish` returns when the broker has confirmed and raises BrokerUnavailable. What the broker does not take is
@@ -19,17 +19,17 @@ class QueuedWriter[R: NewRow]:
 
     def __init__(
         self,
-        publish: Callable[[Sequence[R]], Awaitable[Sequence[None]]],
-        direct: DirectWriter[R],
+        publish: Callable[[Sequence[Row]], Awaitable[Sequence[None]]],
+        direct: DirectWriter,
         *,
         max_waiting: int,
     ) -> None:
         self._direct = direct
         self._publish = Batcher(publish, max_batch=MAX_BATCH, max_waiting=max_waiting, outages=(BrokerUnavailable,))
 
-    async def create(self, row: R) -> Receipt[R]:
+    async def create(self, row: Row) -> Receipt[Row]:
         """Queue a row, or store it where that is the safer or the only way."""
-        if row.fingerprint is not None:
+        if row["fingerprint"] is not None:
             return await self._create_keyed(row)
         try:
             await self._publish(row)
@@ -37,7 +37,7 @@ class QueuedWriter[R: NewRow]:
             return await self._direct.create(row)
         return Receipt(row, stored=False)
 
-    async def _create_keyed(self, row: R) -> Receipt[R]:
+    async def _create_keyed(self, row: Row) -> Receipt[Row]:
         try:
             return await self._direct.create(row)
         except DatabaseUnavailable as database_unavailable:

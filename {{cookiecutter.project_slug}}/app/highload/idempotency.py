@@ -7,6 +7,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 HEADER = "Idempotency-Key"
 LONGEST_KEY = 255
@@ -24,6 +25,10 @@ DOCUMENTATION: dict[str, Any] = {
 class IdempotencyKeyReused(Exception):
     """The idempotency key came before, with another request."""
 
+    def __str__(self) -> str:
+        """Return the reason for the log."""
+        return "its idempotency key came before with another body"
+
 
 def key_of(request: Request) -> str | None:
     """Return the key of a request, if it has one.
@@ -39,16 +44,16 @@ def key_of(request: Request) -> str | None:
     return key
 
 
-def key_namespace(name: str) -> UUID:
-    """Return the namespace of the keys of a service."""
-    return uuid5(NAMESPACE_URL, f"{name}/idempotency-key")
-
-
-def id_of(key: str, namespace: UUID) -> UUID:
+def id_of(key: str, resource: str) -> UUID:
     """Return the id of the row that the requests with a key store: a UUIDv5 (RFC 9562), so that they all meet at it."""
-    return uuid5(namespace, key)
+    return uuid5(uuid5(NAMESPACE_URL, f"{resource}/idempotency-key"), key)
 
 
 def fingerprint_of(body: BaseModel) -> str:
-    """Return the digest that tells a repetition of a request from another use of its key."""
-    return blake2b(body.model_dump_json().encode(), digest_size=16).hexdigest()
+    """Return the digest that tells a repetition of a request from another use of its key.
+
+    Defaults do not count, so that a field that a later release adds leaves the digests of earlier requests alone.
+    """
+    given = body.model_dump(exclude_defaults=True)
+    text = to_json(given, bytes_mode="base64", inf_nan_mode="strings")
+    return blake2b(text, digest_size=16).hexdigest()

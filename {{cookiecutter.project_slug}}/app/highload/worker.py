@@ -17,21 +17,26 @@ from celery.exceptions import Reject
 from celery.signals import heartbeat_sent, worker_process_init, worker_process_shutdown
 from kombu import Exchange, Queue
 
-from app.highload.database import ContentRefused, DatabaseUnavailable
+from app.highload.database import ContentRefused, DatabaseUnavailable, MissingReference
+from app.highload.idempotency import IdempotencyKeyReused
+from app.highload.repository import Repository, Storage
+from app.highload.resource import Message, Resource, Row, id_in
 from app.highload.writes.group_commit import DirectWriter
-from app.highload.writes.idempotency import IdempotencyKeyReused
-from app.highload.writes.insert import NewRow
 from app.highload.writes.queue import DEAD_LETTER_ARGUMENTS, PATIENCE, RowQueue
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_FILE = Path(tempfile.gettempdir()) / "worker-heartbeat"
 LONGEST_DELAY = 2.0
+# Seconds: how long a message waits for a newer release or for another row, and how long a worker rests before it looks
+# at it again.
+COMES_LATER = 600
+PAUSE = 0.2
 # Tenths of a second.
 WAIT_FOR_PARENT = 20
 
 
-def reliable(queue: RowQueue[Any]) -> dict[str, Any]:
+def reliable(queue: RowQueue) -> dict[str, Any]:
     """Return the Celery settings under which a message of a queue is acknowledged when its task has ended well."""
     name = queue.name
     return {
@@ -47,18 +52,23 @@ def reliable(queue: RowQueue[Any]) -> dict[str, Any]:
     }
 
 
-class WorkerProcess[R: NewRow]:
+class WorkerProcess:
     """The event loop of one worker process, in a thread of its own, with the connections that outlive a task.
 
-    `open_writer` opens them. They open after Celery has forked the process, and close before it ends.
+    `open_storage` opens them. They open after Celery has forked the process, and close before it ends.
     """
 
-    def __init__(self, open_writer: Callable[[], AbstractAsyncContextManager[DirectWriter[R]]]) -> None:
-        self._open_writer = open_writer
+    def __init__(
+        self,
+        open_storage: Callable[[], AbstractAsyncContextManager[Storage]],
+        resources: Sequence[Resource[Any, Any, Any]],
+    ) -> None:
+        self._open_storage = open_storage
+        self._resources = resources
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._thread: threading.Thread
-        self.writer: DirectWriter[R]
+        self.repositories: dict[str, Repository[Any, Any, Any]]
         worker_process_init.connect(self.start, weak=False)
         worker_process_shutdown.connect(self.stop, weak=False)
 
@@ -84,9 +94,15 @@ class WorkerProcess[R: NewRow]:
     async def _serve(self, ready: Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        async with self._open_writer() as self.writer:
-            ready.set_result(None)
-            await self._stop.wait()
+        try:
+            async with self._open_storage() as storage:
+                self.repositories = {resource.name: storage.open(resource) for resource in self._resources}
+                ready.set_result(None)
+                await self._stop.wait()
+        except Exception as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
 
 
 @heartbeat_sent.connect
@@ -95,45 +111,67 @@ def touch_heartbeat_file(**_: object) -> None:
     HEARTBEAT_FILE.touch()
 
 
-def store_message[R: NewRow](
-    task: Task[..., None], queue: RowQueue[R], process: WorkerProcess[R], message: list[dict[str, Any]]
-) -> None:
+def store_message(task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message) -> None:
     """Store the rows of a message. What the database refuses goes to the dead letters, one by one, with the reason.
 
-    The message is acknowledged when this returns. It comes again when the process dies or the database stays away.
+    The message is acknowledged when this returns. It comes again when the process dies or the database stays away. A
+    message of a newer release goes back to the end of the queue, where a worker of that release finds it, and so does
+    a row that refers to one which is not stored yet; after `COMES_LATER` seconds they are dead letters.
     """
     try:
-        refused = process.run(store(process.writer, queue.rows.validate_python(message), patience=PATIENCE))
+        repository = process.repositories[message["resource"]]
+        rows = repository.resource.rows_of(message)
+    except (LookupError, ValueError) as error:
+        put_off(task, queue, message, f"this release cannot read it: {error!r}")
+        return
+    resource = repository.resource
+    try:
+        refused = process.run(store(repository.direct, rows, patience=PATIENCE))
     except DatabaseUnavailable as error:
         raise Reject(error, requeue=True) from error
+    later = [row for row, reason in refused if isinstance(reason, MissingReference)]
+    if later:
+        put_off(task, queue, resource.message(later), "a row that these refer to is not stored")
     for row, reason in refused:
-        logger.error("row %s goes to the dead-letter queue: %s", row.id, reason)
-        task.apply_async(
-            (queue.rows.dump_python([row], mode="json"),),
-            queue=Queue(queue.dead_letters, queue_arguments=DEAD_LETTER_ARGUMENTS),
-            headers={"x-reason": reason},
-        )
+        if not isinstance(reason, MissingReference):
+            give_up(task, queue, resource.message([row]), str(reason), f"row {id_in(row)} of {resource.name}")
 
 
-async def store[R: NewRow](writer: DirectWriter[R], rows: Sequence[R], *, patience: float) -> list[tuple[R, str]]:
+def put_off(task: Task[..., None], queue: RowQueue, message: Message, reason: str) -> None:
+    """Send a message to the end of the queue, or to the dead letters when it came first long ago."""
+    first = float((task.request.headers or {}).get("x-first", time.time()))
+    if time.time() - first > COMES_LATER:
+        give_up(task, queue, message, reason, f"a message for {message['resource']}")
+        return
+    logger.info("a message comes later: %s", reason)
+    time.sleep(PAUSE)
+    task.apply_async((message,), queue=queue.name, headers={"x-first": str(first)})
+
+
+def give_up(task: Task[..., None], queue: RowQueue, message: Message, reason: str, what: str) -> None:
+    """Send a message to the dead letters; the log says of what it is, and shows no value of a client."""
+    logger.error("%s goes to the dead-letter queue: %s", what, reason)
+    dead = Queue(queue.dead_letters, queue_arguments=DEAD_LETTER_ARGUMENTS)
+    task.apply_async((message,), queue=dead, headers={"x-reason": reason})
+
+
+async def store(writer: DirectWriter, rows: Sequence[Row], *, patience: float) -> list[tuple[Row, Exception]]:
     """Store rows, waiting out an absence of the database, and return those that it refused with the reasons.
 
     Raises DatabaseUnavailable after about `patience` seconds without a database.
     """
-    refused: list[tuple[R, str]] = []
+    refused: list[tuple[Row, Exception]] = []
     deadline = time.monotonic() + patience
     delay = 0.1
     while True:
         outcomes = await asyncio.gather(*map(writer.create, rows), return_exceptions=True)
-        absences: list[tuple[R, DatabaseUnavailable]] = []
+        absences: list[tuple[Row, DatabaseUnavailable]] = []
         for row, outcome in zip(rows, outcomes, strict=True):
             match outcome:
                 case DatabaseUnavailable():
                     absences.append((row, outcome))
-                case ContentRefused():
-                    refused.append((row, str(outcome)))
-                case IdempotencyKeyReused():
-                    refused.append((row, "its idempotency key came before with another body"))
+                case ContentRefused() | IdempotencyKeyReused():
+                    refused.append((row, outcome))
                 case BaseException():
                     raise outcome
                 case _:

@@ -1,0 +1,167 @@
+"""The rows of a resource, as handlers use them: create, fetch, page, change, delete."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy import ColumnElement
+from sqlalchemy.engine import Row as SQLRow
+
+from app.highload.batching import Batcher
+from app.highload.database import Database, DatabaseUnavailable, Work
+from app.highload.generations import announce, ended_by_change, ended_by_insert, lists, slot
+from app.highload.pagination import Position, decode_cursor, encode_cursor
+
+# {%- if cookiecutter.caching +%}
+from app.highload.reads.cache import ResponseCache
+
+# {%- endif +%}
+from app.highload.resource import Resource, id_in
+from app.highload.statements import Statements
+from app.highload.writes.group_commit import DirectWriter, Receipt, Writer
+
+# {%- if cookiecutter.queued_writes +%}
+from app.highload.writes.publisher import Publisher
+from app.highload.writes.queued import QueuedWriter
+
+# {%- endif +%}
+
+MAX_IDS = 500
+
+
+class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
+    """Reads and writes the rows of a resource; rows that are asked for, or created, at the same time share a statement.
+
+    Every method may raise DatabaseUnavailable or Overloaded, and those that write ContentRefused.
+    """
+
+    def __init__(self, resource: Resource[C, U, R], storage: "Storage") -> None:
+        self.resource = resource
+        self._service = storage.name
+        self._database = storage.database
+        self._statements = Statements(resource)
+        self._by_id = Batcher(
+            self._find_batch, max_batch=MAX_IDS, max_waiting=storage.max_waiting, outages=(DatabaseUnavailable,)
+        )
+        self.direct = DirectWriter(
+            storage.database,
+            self._statements.insert,
+            storage.end,
+            ended_by_insert=lambda rows: ended_by_insert(
+                resource.name, *(id_in(row) for row in rows if row["fingerprint"] is not None)
+            ),
+            max_waiting=storage.max_waiting,
+        )
+        self._writer: Writer = self.direct
+        # {% if cookiecutter.queued_writes %}
+        if storage.publisher is not None and resource.queued:
+            publish = storage.publisher.of(resource)
+            self._writer = QueuedWriter(publish, self.direct, max_waiting=storage.max_waiting)
+        # {% endif %}
+
+    async def one(self, row_id: UUID) -> R | None:
+        """Return a row, or None when there is none."""
+        announce(self.resource.name, slot(self.resource.name, row_id))
+        row = await self._by_id(row_id)
+        if row is None:
+            # That it is not there changes with a new row, which ends the lists only.
+            announce(self.resource.name, lists(self.resource.name))
+            return None
+        return self.resource.show(row)
+
+    async def page(
+        self, *conditions: ColumnElement[bool], limit: int, cursor: str | None = None
+    ) -> tuple[list[R], str | None]:
+        """Return up to `limit` rows under some conditions, newest first, and the cursor of the page that follows.
+
+        Raises ValueError for a cursor that no page gave.
+        """
+        announce(self.resource.name, lists(self.resource.name))
+        after = None if cursor is None else decode_cursor(cursor)
+        rows = await self._database.read(
+            lambda connection: self._statements.page(connection, limit + 1, after, conditions)
+        )
+        next_cursor = None
+        if len(rows) > limit:
+            rows = rows[:limit]
+            next_cursor = encode_cursor(Position(rows[-1].created_at, rows[-1].id))
+        return self.resource.show_all(rows), next_cursor
+
+    async def create(self, body: C, idempotency_key: str | None = None) -> Receipt[R]:
+        """Accept a new row for good; requests with the same key and body create one row.
+
+        Raises IdempotencyKeyReused when the key came before with another body.
+        """
+        receipt = await self._writer.create(self.resource.new_row(body, idempotency_key, service=self._service))
+        return Receipt(self.resource.show(receipt.row), receipt.stored)
+
+    async def change(self, row_id: UUID, changes: U, *conditions: ColumnElement[bool]) -> R | None:
+        """Change the fields of a row that are set in `changes`, and return it, or None when there is none."""
+        values = {name: getattr(changes, name) for name in changes.model_fields_set}
+        row = await self.direct.change(
+            lambda connection: self._statements.change(connection, row_id, values, conditions),
+            ended_by_change(self.resource.name, row_id),
+            changed=lambda row: row is not None,
+        )
+        return None if row is None else self.resource.show(row)
+
+    async def delete(self, row_id: UUID, *conditions: ColumnElement[bool]) -> bool:
+        """Delete a row, and tell whether there was one."""
+        return await self.direct.change(
+            lambda connection: self._statements.delete(connection, row_id, conditions),
+            ended_by_change(self.resource.name, row_id),
+            changed=bool,
+        )
+
+    async def write[T](self, work: Work[T], *row_ids: UUID) -> T:
+        """Run SQL of your own that changes rows of the table in one transaction, and return its result.
+
+        Name the ids of all rows that it changes; without an id, every kept answer of the table ends.
+        """
+        return await self.direct.change(work, ended_by_change(self.resource.name, *row_ids))
+
+    async def drain(self) -> None:
+        """Return when every row that was accepted is kept."""
+        await self._writer.drain()
+
+    async def _find_batch(self, ids: Sequence[UUID]) -> Sequence[SQLRow[Any] | None]:
+        found = await self._database.read(lambda connection: self._statements.find(connection, ids))
+        return [found.get(row_id) for row_id in ids]
+
+
+class Storage:
+    """Where a service keeps its rows: the database and, where there are any, the cache and the queue before it.
+
+    `name` is what the service calls itself; `max_waiting` bounds how many calls of one kind may wait.
+    """
+
+    def __init__(self, database: Database, *, name: str, max_waiting: int) -> None:
+        self.database = database
+        self.name = name
+        self.max_waiting = max_waiting
+        self._repositories: list[Repository[Any, Any, Any]] = []
+        # {% if cookiecutter.caching %}
+        self.cache: ResponseCache | None = None
+        # {% endif %}
+        # {% if cookiecutter.queued_writes %}
+        self.publisher: Publisher | None = None
+        # {% endif %}
+
+    def open[C: BaseModel, U: BaseModel, R: BaseModel](self, resource: Resource[C, U, R]) -> Repository[C, U, R]:
+        """Return the rows of a resource; open the cache and the queue before."""
+        repository = Repository(resource, self)
+        self._repositories.append(repository)
+        return repository
+
+    async def end(self, places: Collection[str]) -> None:
+        """Let no kept answer count that depends on these places."""
+        # {% if cookiecutter.caching %}
+        if self.cache is not None:
+            await self.cache.invalidate(places)
+        # {% endif %}
+
+    async def drain(self) -> None:
+        """Return when every row that was accepted is kept."""
+        for repository in self._repositories:
+            await repository.drain()
