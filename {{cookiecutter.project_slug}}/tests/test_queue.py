@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -27,7 +28,7 @@ UNSTORABLE = "x" * 256
 
 
 def new_item(name: str) -> Row:
-    body = ItemCreate.model_construct(name=name, description=None)
+    body: Any = ItemCreate.model_construct(name=name, description=None)
     return ITEMS.new_row(body, None, service=NAME)
 
 
