@@ -16,7 +16,7 @@ demo: .venv/done ## Render the default answers and serve them on http://127.0.0.
 
 .PHONY: test
 test: .venv/done ## Render, check, boot and test every variant; what loads and breaks servers runs last and alone
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/test_stack.py --ignore tests/test_drills.py
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/test_stack.py --ignore tests/test_drills.py
 	$(BIN)/python -m pytest --numprocesses 2 tests/test_stack.py
 	$(BIN)/python -m pytest tests/test_drills.py
 

@@ -20,13 +20,17 @@ NEW_ITEM = '{"name":"x","description":"y"}'
 
 
 class Report(NamedTuple):
-    """What a load test measured; latencies are in seconds, None where there is no request to wait for."""
+    """What a load test measured; latencies are in seconds, None where there is no request to wait for.
+
+    `hits` is the share of answers from the cache, where the load counts them.
+    """
 
     per_second: float
     p50: float | None = None
     p99: float | None = None
     slowest: float | None = None
     errors: int = 0
+    hits: float | None = None
 
 
 def require_tools() -> None:
@@ -82,6 +86,7 @@ def parse_wrk(output: str) -> Report:
         seconds_of(r"99%\s+([\d.]+)(\w+)", output),
         seconds_of(r"Latency\s+\S+\s+\S+\s+([\d.]+)(\w+)", output),
         errors,
+        float(counted[1]) if (counted := re.search(r"Hits: ([\d.]+)", output)) else None,
     )
 
 

@@ -15,6 +15,8 @@ from benchmarks.stages import (
     CACHED,
     CACHED_100K,
     DIRECT,
+    DIRECT_CACHED_10K,
+    DIRECT_UNCACHED_10K,
     FRAMEWORK,
     FRAMEWORK_ITEM,
     GUARDED,
@@ -32,6 +34,7 @@ from benchmarks.stages import (
     get_any_kept,
     get_page,
     mix,
+    mix_items,
     post,
 )
 
@@ -51,6 +54,21 @@ STAGES = (
     Stage(FRAMEWORK, {"POST that stores nothing": post()}),
     Stage(DIRECT, {"direct POST": post()}),
     Stage(QUEUED, {"queued POST": post(), "worker drain": drain}),
+    Stage(
+        DIRECT_CACHED_10K,
+        {
+            "95/5 with POST, cached": mix_items("POST", 0.05),
+            "95/5 with PATCH, cached": mix_items("PATCH", 0.05),
+            "95/5 with PATCH, cached, hits counted": mix_items("PATCH", 0.05, count=True),
+        },
+    ),
+    Stage(
+        DIRECT_UNCACHED_10K,
+        {
+            "95/5 with POST, not cached": mix_items("POST", 0.05),
+            "95/5 with PATCH, not cached": mix_items("PATCH", 0.05),
+        },
+    ),
     Stage(QUEUED, {"reads and writes 50/50": mix(0.5)}, with_worker=True),
     Stage(NAIVE, {"reads and writes 50/50, naive": mix(0.5)}, with_worker=True),
     Stage(CACHED, {"cached list, alone": get("/items", connections=1)}),
@@ -100,6 +118,9 @@ RATIOS = (
     Ratio("cached list: 1000 / 100 connections", throughput("cached list, 1000 connections", "cached list"), 0.80),
     Ratio("uncached: page 10,000 / page 1", throughput("uncached list, page 10,000", "uncached list, 1M rows"), 0.90),
     Ratio("uncached: 1M rows / 1k rows", throughput("uncached list, 1M rows", "uncached list"), 0.90),
+    Ratio("95/5 with POST: cached / not", throughput("95/5 with POST, cached", "95/5 with POST, not cached"), 2),
+    Ratio("95/5 with PATCH: cached / not", throughput("95/5 with PATCH, cached", "95/5 with PATCH, not cached"), 1.4),
+    Ratio("95/5 with PATCH: hits", lambda reports: reports["95/5 with PATCH, cached, hits counted"].hits or 0, 0.9),
     Ratio("50/50 / naive 50/50", throughput("reads and writes 50/50", "reads and writes 50/50, naive"), 12),
     Ratio(
         "alone: p50 / p50 with batching bypassed",

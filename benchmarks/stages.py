@@ -24,7 +24,13 @@ PAGE = 100
 SENT_AHEAD = 100
 # Less than 1 shrinks the tables, for a run that only shows that everything works.
 SCALE = float(os.environ.get("SCALE", "1"))
-ROWS = {"rows_1k": 1000, "rows_100k": int(100_000 * SCALE), "rows_1m": int(1_000_000 * SCALE), "writes": 1000}
+ROWS = {
+    "rows_1k": 1000,
+    "rows_100k": int(100_000 * SCALE),
+    "rows_1m": int(1_000_000 * SCALE),
+    "writes": 1000,
+    "mixed": int(10_000 * SCALE),
+}
 QUIET = 1.0
 LONGEST_START = 60.0
 LONGEST_DRAIN = 5.0
@@ -43,6 +49,9 @@ UNCACHED = Contender("not cached", "plain")
 UNCACHED_100K = UNCACHED._replace(database="rows_100k")
 UNCACHED_1M = UNCACHED._replace(database="rows_1m")
 DIRECT = Contender("direct writes", "caching", database="writes", cache=2)
+# One database is enough: each of them reads what it wrote itself, or nobody changed.
+DIRECT_CACHED_10K = Contender("cached, direct writes", "caching", database="mixed", cache=4)
+DIRECT_UNCACHED_10K = Contender("not cached, direct writes", "plain", database="mixed")
 QUEUED = Contender("queued writes", "full", database="writes", cache=2, worker=WORKER, queue="bench-full.rows")
 NAIVE = Contender(
     "naive",
@@ -142,6 +151,22 @@ def mix(share_of_writes: float) -> Load:
 
     def send(server: Server) -> Report:
         wake(server)
+        return load.read(server.url, connections=100, seconds=SECONDS, script=script)
+
+    return send
+
+
+def mix_items(method: str, share_of_writes: float, *, count: bool = False) -> Load:
+    """Return the load of GETs of any item, which a cache has kept before, with so many POSTs or PATCHes among them.
+
+    To count the hits takes time from the load itself.
+    """
+
+    def send(server: Server) -> Report:
+        paths = PLACE / server.contender.database
+        if server.contender.cache:
+            keep_each(server, paths)
+        script = Script("mixed_items.lua", [paths, method, share_of_writes, *(["count"] if count else [])])
         return load.read(server.url, connections=100, seconds=SECONDS, script=script)
 
     return send

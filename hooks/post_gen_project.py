@@ -15,6 +15,7 @@ FILES_OF_FEATURES = {
     "caching": [
         "app/highload/reads/cache.py",
         "tests/highload/test_cache.py",
+        "tests/highload/test_consistency.py",
         "tests/highload/test_generations.py",
         "tests/test_items_cache.py",
     ],
@@ -32,7 +33,7 @@ FILES_OF_FEATURES = {
         "tests/highload/test_releases.py",
         "tests/highload/worker.py",
         "tests/queues.py",
-        "tests/test_queue.py",
+        "tests/test_items_queue.py",
     ],
 }
 

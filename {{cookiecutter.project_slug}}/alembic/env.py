@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from app.config import ConfigurationError, load_settings
 from app.db import create_engine
 from app.highload.migrations import OPTIONS, one_transaction
-from app.models import Item
+from app.models import Base
 
 # Any number will do, as long as no other program locks the same one in this database.
 ADVISORY_LOCK = 7_236_531_684_420_101_337
@@ -27,7 +27,7 @@ def run(connection: Connection) -> None:
     """Let Alembic do what its command asks for."""
     context.configure(
         connection=connection,
-        target_metadata=Item.metadata,
+        target_metadata=Base.metadata,
         **OPTIONS,
     )
     with context.begin_transaction():

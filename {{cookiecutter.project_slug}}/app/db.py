@@ -1,13 +1,11 @@
-"""Where the service keeps things: the parent of its models, its database, and what it has beside."""
+"""Where the service keeps things: its database, and what it has beside."""
 
 from contextlib import AbstractAsyncContextManager
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import DeclarativeBase
 
 from app.config import NAME, Settings
 from app.highload import database
-from app.highload.columns import ANNOTATIONS
 from app.highload.database import Database
 
 # {%- if cookiecutter.caching +%}
@@ -22,12 +20,6 @@ from app.highload.writes.queue import RowQueue
 
 QUEUE = RowQueue(f"{NAME}.rows", "app.tasks.store_rows")
 # {%- endif +%}
-
-
-class Base(DeclarativeBase):
-    """The parent of all models."""
-
-    type_annotation_map = ANNOTATIONS
 
 
 def open_database(settings: Settings, *, pool_size: int) -> AbstractAsyncContextManager[Database]:

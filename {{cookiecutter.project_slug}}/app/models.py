@@ -1,10 +1,15 @@
 """Tables."""
 
 from sqlalchemy import String, Text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.db import Base
-from app.highload.columns import StoredRow
+from app.highload.columns import ANNOTATIONS, StoredRow
+
+
+class Base(DeclarativeBase):
+    """The parent of all models."""
+
+    type_annotation_map = ANNOTATIONS
 
 
 class Item(StoredRow, Base):

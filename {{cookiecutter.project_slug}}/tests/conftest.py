@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from starlette.types import ASGIApp
 
 from app.config import Settings
-from app.db import Base
 from app.highload.server import GracefulServer, http_protocol
 from app.main import create_app
+from app.models import Base
 from tests.waiting import eventually
 
 PROJECT = Path(__file__).parent.parent

@@ -1,6 +1,5 @@
 """The load test: what it reads from its tools, what it refuses, and its page."""
 
-import asyncio
 import os
 import re
 import socket
@@ -15,7 +14,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from loadtest import __main__ as command
 from loadtest import client as python_client
 from loadtest import hey, plots, process, service, wrk
 from loadtest.report import page
@@ -32,7 +30,7 @@ from loadtest.results import (
     save,
     timeline_of,
 )
-from loadtest.service import Workload, address_of, expect_success, workloads
+from loadtest.service import Workload, address_of, expect_success
 from loadtest.text import duration, ratio, significant
 from tests.conftest import PROJECT
 
@@ -202,58 +200,11 @@ def test_another_answer_is_refused() -> None:
         expect_success(response)
 
 
-async def test_a_full_page_is_made_and_its_ids_are_asked_for(client: httpx2.AsyncClient) -> None:
-    hot, single, new = await asyncio.to_thread(workloads, str(client.base_url))
-    listed = (await client.get("/items")).json()["items"]
-    assert len(listed) == 100
-    assert set(single.paths) == {f"/items/{item['id']}" for item in listed}
-    assert (hot.paths, new.method) == (["/items"], "POST")
-    await asyncio.to_thread(workloads, str(client.base_url))
-    assert (await client.get("/items?limit=1000")).json()["items"] == listed
-
-
-async def test_python_sends_reads_and_writes(client: httpx2.AsyncClient) -> None:
-    ticks: list[float] = []
-    for workload in await asyncio.to_thread(workloads, str(client.base_url)):
-        found = await python_client.send(str(client.base_url), workload, connections=4, seconds=0.6, tick=ticks.append)
-        assert found.errors == {}
-        assert found.answers > 4
-        assert found.seconds == pytest.approx(0.6, abs=3)
-        assert len(found.timeline) >= 1
-        assert 0 < found.percentiles["50"] <= found.percentiles["100"] < found.seconds
-    assert ticks
-    created = (await client.get("/items?limit=1000")).json()["items"]
-    assert len(created) == min(1000, 100 + found.answers)
-
-
-async def test_python_counts_errors_by_status(client: httpx2.AsyncClient) -> None:
-    refused = Workload("", "", "POST", ["/items"], '{"name":""}')
-    found = await python_client.send(str(client.base_url), refused, connections=2, seconds=0.3, tick=ignore)
-    assert found.answers == 0
-    assert found.errors.keys() == {"status 422"}
-
-
 async def test_python_counts_what_is_not_answered(unused_port: int) -> None:
     url = f"http://127.0.0.1:{unused_port}"
     found = await python_client.send(url, LIST, connections=2, seconds=0.2, tick=ignore)
     assert found.answers == 0
     assert found.errors.keys() == {"ConnectError"}
-
-
-async def test_python_takes_the_place_of_missing_tools(
-    client: httpx2.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(command, "RESULTS", tmp_path)
-    run, previous = await asyncio.to_thread(command.load, str(client.base_url), connections=2, seconds=1)
-    assert [measurement.tool for measurement in run.measurements] == ["Python"] * 3
-    assert (run.errors, previous) == (0, None)
-    printed = capsys.readouterr()
-    for tool in ("wrk", "hey"):
-        assert f"{tool} is missing" in printed.err
-        assert f"sudo apt install {tool}, or brew install {tool}." in printed.err
-    assert printed.err.count("is missing") == 2
-    assert printed.out.count("requests/s") == 3
 
 
 def test_a_program_does_not_outlive_an_interruption(tmp_path: Path) -> None:

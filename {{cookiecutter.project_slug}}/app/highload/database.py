@@ -79,6 +79,9 @@ class Database:
     async def write[T](self, work: Work[T]) -> T:
         """Run work in one transaction and commit it. The work may run twice, so it must be idempotent.
 
+        One statement needs a transaction, too: a server that stalls executes later what it has received, long after
+        the deadline, and must not find a COMMIT then.
+
         Raises ContentRefused, or DatabaseUnavailable; after the latter the transaction may have been committed.
         """
         return await self._run(self._engine.begin, work)
@@ -169,11 +172,16 @@ def refusal_of(error: DBAPIError) -> ContentRefused | None:
     kind: type[ContentRefused] = ContentRefused
     if sqlstate == FOREIGN_KEY_VIOLATION or sqlite == "SQLITE_CONSTRAINT_FOREIGNKEY":
         kind = MissingReference if misses_reference(error) else Conflict
-    elif sqlstate in CONFLICT_SQLSTATES or sqlite in SQLITE_CONFLICTS:
+    elif sqlstate in CONFLICT_SQLSTATES or sqlite in SQLITE_CONFLICTS or restricts(error):
         kind = Conflict
     elif not (sqlstate.startswith(CONTENT_SQLSTATES) or isinstance(error, DataError | IntegrityError)):
         return None
     return kind(str(error.orig), constraint_of(error))
+
+
+def restricts(error: DBAPIError) -> bool:
+    """Whether SQLite kept a row for an `ON DELETE RESTRICT`: it says so with the code of a trigger."""
+    return sqlite_name(error) == "SQLITE_CONSTRAINT_TRIGGER" and "FOREIGN KEY" in str(error.driver_exception)
 
 
 def misses_reference(error: DBAPIError) -> bool:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 # For each table; two rows of one slot end each other's answers.
-SLOTS = 4096
+SLOTS = 16_384
 # The place that every write ends: what a route depends on that does not say what it reads.
 ANYTHING = "*"
 

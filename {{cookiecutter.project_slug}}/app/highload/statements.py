@@ -26,6 +26,9 @@ from app.highload.idempotency import IdempotencyKeyReused
 from app.highload.pagination import Position
 from app.highload.resource import Resource, Row, id_in
 
+# No column has this name.
+ROW_ID = "id of the row"
+
 type Conditions = Sequence[ColumnElement[bool]]
 
 
@@ -45,6 +48,10 @@ class Statements:
         self._next_page = self._first_page.where(
             tuple_(table.c.created_at, table.c.id)
             < tuple_(bindparam("created_at", type_=table.c.created_at.type), bindparam("id", type_=table.c.id.type))
+        )
+        # The parameters name the columns that change.
+        self._change = (
+            update(table).where(table.c.id == bindparam(ROW_ID, type_=table.c.id.type)).returning(*self._columns)
         )
         # An array keeps the text of the statement the same for any number of ids.
         self._by_ids = {
@@ -89,8 +96,8 @@ class Statements:
         self, connection: AsyncConnection, row_id: UUID, values: Mapping[str, Any], conditions: Conditions
     ) -> SQLRow[Any] | None:
         """Change a row under some conditions and return it, or None when there is none."""
-        statement = update(self._table).where(self._table.c.id == row_id, *conditions).values(**values)
-        return (await connection.execute(statement.returning(*self._columns))).one_or_none()
+        statement = self._change.where(*conditions) if conditions else self._change
+        return (await connection.execute(statement, {ROW_ID: row_id, **values})).one_or_none()
 
     async def delete(self, connection: AsyncConnection, row_id: UUID, conditions: Conditions) -> bool:
         """Delete a row under some conditions and tell whether there was one."""

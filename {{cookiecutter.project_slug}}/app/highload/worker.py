@@ -5,7 +5,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -91,6 +91,16 @@ class WorkerProcess:
         """Run a coroutine on the loop and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
+    def run_task[T](self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do the work of a task and return its result; while the database is away, it begins again.
+
+        Raises Celery's Reject when the database stays away, so that the message returns to the queue.
+        """
+        try:
+            return self.run(patiently(work, PATIENCE))
+        except DatabaseUnavailable as error:
+            raise Reject(error, requeue=True) from error
+
     async def _serve(self, ready: Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
@@ -125,10 +135,7 @@ def store_message(task: Task[..., None], queue: RowQueue, process: WorkerProcess
         put_off(task, queue, message, f"this release cannot read it: {error!r}")
         return
     resource = repository.resource
-    try:
-        refused = process.run(store(repository.direct, rows, patience=PATIENCE))
-    except DatabaseUnavailable as error:
-        raise Reject(error, requeue=True) from error
+    refused = process.run_task(lambda: store(repository.direct, rows))
     later = [row for row, reason in refused if isinstance(reason, MissingReference)]
     if later:
         put_off(task, queue, resource.message(later), "a row that these refer to is not stored")
@@ -155,32 +162,37 @@ def give_up(task: Task[..., None], queue: RowQueue, message: Message, reason: st
     task.apply_async((message,), queue=dead, headers={"x-reason": reason})
 
 
-async def store(writer: DirectWriter, rows: Sequence[Row], *, patience: float) -> list[tuple[Row, Exception]]:
-    """Store rows, waiting out an absence of the database, and return those that it refused with the reasons.
+async def store(writer: DirectWriter, rows: Sequence[Row]) -> list[tuple[Row, Exception]]:
+    """Store rows, and return those that the database refused with the reasons.
+
+    Raises DatabaseUnavailable; to store the same rows again is safe.
+    """
+    refused: list[tuple[Row, Exception]] = []
+    outcomes = await asyncio.gather(*map(writer.create, rows), return_exceptions=True)
+    for row, outcome in zip(rows, outcomes, strict=True):
+        match outcome:
+            case ContentRefused() | IdempotencyKeyReused():
+                refused.append((row, outcome))
+            case BaseException():
+                raise outcome
+            case _:
+                pass
+    return refused
+
+
+async def patiently[T](work: Callable[[], Awaitable[T]], patience: float) -> T:
+    """Do work, from its beginning again while the database is away, and return its result.
 
     Raises DatabaseUnavailable after about `patience` seconds without a database.
     """
-    refused: list[tuple[Row, Exception]] = []
     deadline = time.monotonic() + patience
     delay = 0.1
     while True:
-        outcomes = await asyncio.gather(*map(writer.create, rows), return_exceptions=True)
-        absences: list[tuple[Row, DatabaseUnavailable]] = []
-        for row, outcome in zip(rows, outcomes, strict=True):
-            match outcome:
-                case DatabaseUnavailable():
-                    absences.append((row, outcome))
-                case ContentRefused() | IdempotencyKeyReused():
-                    refused.append((row, outcome))
-                case BaseException():
-                    raise outcome
-                case _:
-                    pass
-        if not absences:
-            return refused
-        if time.monotonic() >= deadline:
-            raise absences[0][1]
-        logger.warning("the database does not answer, %d rows wait for it", len(absences))
+        try:
+            return await work()
+        except DatabaseUnavailable as error:
+            if time.monotonic() >= deadline:
+                raise
+            logger.warning("the database does not answer, a task waits for it: %s", error)
         await asyncio.sleep(delay)
         delay = min(2 * delay, LONGEST_DELAY)
-        rows = [row for row, _ in absences]

@@ -8,13 +8,15 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.highload.database import QUIET, Database, DatabaseUnavailable, create_engine, open_database
-from tests.highload.notes import NAME, insert_notes, new_note
+from app.highload.database import QUIET, Database, DatabaseUnavailable, Work, create_engine, open_database
+from tests.conftest import in_database
+from tests.highload.notes import NAME, NOTES, insert_notes, new_note
 from tests.proxy import proxied
+from tests.waiting import eventually
 
 type Open = Callable[..., AbstractAsyncContextManager[Database]]
 
@@ -47,6 +49,32 @@ async def test_a_trip_has_a_deadline(postgresql_url: str, log: list[str]) -> Non
             await database.ping()
         assert time.monotonic() - started < 1
     assert log == ["the database cannot be used: no answer within 0.2 seconds"]
+
+
+async def test_a_change_that_was_given_up_does_not_happen_later(postgresql_url: str) -> None:
+    """A server that stalled executes what it has received; others have changed the row since, and nobody tells."""
+
+    def changing(words: str) -> Work[object]:
+        return lambda connection: connection.execute(update(NOTES.table).values(text=words))
+
+    async def connections(connection: AsyncConnection) -> int:
+        query = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
+        return int(await connection.scalar(query, {"name": NAME}))
+
+    async def all_closed() -> bool:
+        return await in_database(postgresql_url, connections) == 0
+
+    async with proxied(postgresql_url) as (url, proxy), open_one(url, timeout=0.5) as database:
+        await database.write(partial(insert_notes, rows=[new_note()]))
+        # The server knows the statement by now, so that one message would execute it.
+        await database.write(changing("before"))
+        proxy.freeze()
+        with pytest.raises(DatabaseUnavailable):
+            await database.write(changing("late"))
+        proxy.thaw()
+        await eventually(all_closed, within=5)
+    found = await in_database(postgresql_url, lambda connection: connection.scalar(select(NOTES.table.c.text)))
+    assert found == "before"
 
 
 async def test_a_restart_of_the_database_is_not_noticed(postgresql_url: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID, uuid4
@@ -9,7 +10,10 @@ from uuid import UUID, uuid4
 import httpx2
 import pytest
 from fastapi import APIRouter, Depends
+from sqlalchemy import ForeignKey, insert
+from sqlalchemy.orm import Mapped, mapped_column
 
+from app.highload.columns import StoredRow
 from app.highload.reads.dependencies import Opened
 from app.highload.repository import Repository
 from tests.conftest import in_database, running, stack_url
@@ -24,6 +28,13 @@ from tests.highload.everything import (
     ParentUpdate,
 )
 from tests.highload.notes import Base, notes_service
+
+
+class Tied(StoredRow, Base):
+    __tablename__ = "highload_tied"
+
+    parent_id: Mapped[UUID] = mapped_column(ForeignKey("highload_parents.id", ondelete="RESTRICT"))
+
 
 router = APIRouter()
 Parents = Annotated[Repository[ParentCreate, ParentUpdate, ParentRead], Depends(Opened(PARENTS.name))]
@@ -102,6 +113,13 @@ async def test_what_the_database_refuses_is_named(client: httpx2.AsyncClient, da
     if not embedded:
         assert_refused(await client.post("/parents", json={"name": "x" * 21}), 422, "does not allow a value", "")
     assert (await client.delete(f"/parents/{other['id']}")).json() is True
+
+
+async def test_a_row_that_is_restricted_is_not_deleted(client: httpx2.AsyncClient, database_url: str) -> None:
+    parent = (await client.post("/parents", json={"name": "a"})).json()
+    tie = insert(Tied).values(id=uuid4(), parent_id=UUID(parent["id"]), created_at=datetime.now(UTC))
+    await in_database(database_url, lambda connection: connection.execute(tie))
+    assert_refused(await client.delete(f"/parents/{parent['id']}"), 409, "Another row does not allow this", "")
 
 
 async def test_a_refused_row_does_not_take_the_others_of_its_batch_along(client: httpx2.AsyncClient) -> None:

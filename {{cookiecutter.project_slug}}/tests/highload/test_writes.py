@@ -1,10 +1,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, Collection
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Executable, Result, update
+from sqlalchemy import CursorResult, UpdateBase, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.highload.database import ContentRefused, Database, DatabaseUnavailable, Work, create_engine, open_database
@@ -21,26 +22,34 @@ class CommitsAndGoesAway(Database):
         raise DatabaseUnavailable
 
 
+class CommitsAndTriesAgain(Database):
+    """A database whose answer to the commit is lost with its connection, so that the work runs once more."""
+
+    async def write[T](self, work: Work[T]) -> T:
+        await super().write(work)
+        return await super().write(work)
+
+
 @pytest.fixture
 async def database(database_url: str) -> AsyncGenerator[Database]:
     async with open_database(database_url, name=NAME, pool_size=1, timeout=2) as database:
         yield database
 
 
-def executing(statement: Executable) -> Work[Result[tuple[object, ...]]]:
+def executing(statement: UpdateBase) -> Work[CursorResult[Any]]:
     """Return work that is one statement."""
 
-    async def execute(connection: AsyncConnection) -> Result[tuple[object, ...]]:
+    async def execute(connection: AsyncConnection) -> CursorResult[Any]:
         return await connection.execute(statement)
 
     return execute
 
 
-def changing(note_id: UUID) -> Work[object]:
+def changing(note_id: UUID) -> Work[CursorResult[Any]]:
     return executing(update(NOTES.table).where(NOTES.table.c.id == note_id).values(text="y"))
 
 
-def deleting(note_id: UUID) -> Work[object]:
+def deleting(note_id: UUID) -> Work[CursorResult[Any]]:
     return executing(NOTES.table.delete().where(NOTES.table.c.id == note_id))
 
 
@@ -62,6 +71,23 @@ async def test_a_write_with_an_unclear_end_is_a_change(database_url: str) -> Non
         await writer.change(deleting(new["id"]), ["notes"])
     await engine.dispose()
     assert changes == 3
+
+
+async def test_a_deletion_that_ran_again_is_a_change(database_url: str) -> None:
+    """The second run finds nothing to delete."""
+    engine = create_engine(database_url, name=NAME, pool_size=1, timeout=2)
+    told: list[Collection[str]] = []
+
+    async def tell(places: Collection[str]) -> None:
+        told.append(places)
+
+    writer = note_writer(CommitsAndTriesAgain(engine, timeout=2), tell)
+    new = new_note()
+    await writer.create(new)
+    told.clear()
+    done = await writer.change(deleting(new["id"]), ["notes"], changed=lambda result: bool(result.rowcount))
+    await engine.dispose()
+    assert (done.rowcount, told) == (0, [["notes"]])
 
 
 async def test_the_same_rows_in_another_order_do_not_wait_for_each_other(postgresql_url: str) -> None:

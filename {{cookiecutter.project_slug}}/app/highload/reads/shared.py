@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.convertors import PathConvertor, StringConvertor
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
-from app.highload.generations import ANYTHING, SLOTS, Source
+from app.highload.generations import ANYTHING, Source
 from app.highload.reads.dependencies import Guard, Opened, Partition
 
 MARK = "shared_read"
@@ -224,7 +224,7 @@ def sources_of(context: RouteContext) -> tuple[Source, ...]:
 
 
 # To make them anew would be a fifth of what a kept answer costs.
-@lru_cache(maxsize=SLOTS)
+@lru_cache(maxsize=4096)
 def places_of_path(route: SharedRoute, path: str) -> tuple[str, ...]:
     """Return what the answers for a path depend on, where a parameter of it says which row."""
     match = route.pattern.match(path)

@@ -43,20 +43,20 @@ def reason_of(message: AbstractIncomingMessage) -> str:
 
 
 def rows_in(message: AbstractIncomingMessage) -> list[dict[str, Any]]:
-    """Return the rows of a message, or its text as if it were one, where nobody can find rows in it."""
+    """Return the rows of a message; its task and its text, as if they were one, where there are no rows in it."""
     try:
         rows = json.loads(json.loads(message.body)[0][0]["rows"])
     except (ValueError, LookupError, TypeError):
         rows = None
     if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         return rows
-    return [{"body": message.body.decode(errors="replace")}]
+    return [{"task": message.headers.get("task"), "body": message.body.decode(errors="replace")}]
 
 
 def in_short(row: dict[str, Any], reason: str) -> str:
     """Return a line for a person."""
     if "id" not in row:
-        return f"unreadable  {row.get('body')!r}  {reason}"
+        return f"{row.get('task') or 'unreadable'}  {row.get('body')!r}  {reason}"
     fields = [f"{name}={value!r}" for name, value in row.items() if name != "id" and value is not None]
     return f"{row['id']}  {', '.join(fields)}  {reason}"
 

@@ -75,22 +75,22 @@ class DirectWriter:
 
         `ends` are the places of which the result has `changed` something.
         """
-        at_commit = False
+        # How often the database may have committed: it may have gone away then, and the work have run again.
+        commits = 0
 
         async def until_commit(connection: AsyncConnection) -> T:
-            nonlocal at_commit
+            nonlocal commits
             result = await work(connection)
-            at_commit = True
+            commits += 1
             return result
 
         try:
             result = await self._database.write(until_commit)
         except BaseException:
-            # The database may have committed before it went away.
-            if at_commit:
+            if commits:
                 await self._end(ends)
             raise
-        if changed(result):
+        if changed(result) or commits > 1:
             await self._end(ends)
         return result
 

@@ -32,7 +32,7 @@ class BrokerUnavailable(Exception):
 
 
 class Publisher:
-    """Publishes tasks that store rows, and keeps trying to reach the broker while it is away.
+    """Publishes calls of tasks, and keeps trying to reach the broker while it is away.
 
     A call never waits for a connection: without one it fails at once. After a failed call the broker is left alone for
     a while, so that not every call pays the deadline.
@@ -51,19 +51,26 @@ class Publisher:
 
         Raises BrokerUnavailable within the deadline.
         """
+        await self.send(self._queue.task, resource.message(rows))
+        return [None] * len(rows)
+
+    async def send(self, task: str, *arguments: object) -> None:
+        """Publish a call of a task with what JSON can hold, and wait for the broker's confirm.
+
+        Raises BrokerUnavailable within the deadline; the call may have arrived nevertheless.
+        """
         exchange = self._exchange
         loop = asyncio.get_running_loop()
         if exchange is None or loop.time() < self._cool_until:
             raise BrokerUnavailable
         try:
             async with asyncio.timeout(self._deadline):
-                await exchange.publish(task_message(self._queue.task, resource, rows), routing_key=self._queue.name)
+                await exchange.publish(task_message(task, *arguments), routing_key=self._queue.name)
         except BROKER_ERRORS as error:
             raise_if_cancelled(error)
-            logger.warning("the broker did not confirm, rows are stored directly: %r", error)
+            logger.warning("the broker did not confirm, the service does without it: %r", error)
             self._cool_until = loop.time() + COOL_DOWN
             raise BrokerUnavailable from error
-        return [None] * len(rows)
 
     def of(self, resource: Resource[Any, Any, Any]) -> Callable[[Sequence[Row]], Awaitable[Sequence[None]]]:
         """Return what publishes rows of a resource."""
@@ -138,12 +145,12 @@ def raise_if_cancelled(error: BaseException) -> None:
         raise error
 
 
-def task_message(task: str, resource: Resource[Any, Any, Any], rows: Sequence[Row]) -> Message:
-    """Return the Celery message that calls a task with rows (task protocol 2)."""
+def task_message(task: str, *arguments: object) -> Message:
+    """Return the Celery message that calls a task (task protocol 2)."""
     task_id = str(uuid4())
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     return Message(
-        to_json([[resource.message(rows)], {}, embed]),
+        to_json([arguments, {}, embed]),
         content_type="application/json",
         content_encoding="utf-8",
         delivery_mode=DeliveryMode.PERSISTENT,
@@ -161,7 +168,8 @@ def task_message(task: str, resource: Resource[Any, Any, Any], rows: Sequence[Ro
             "expires": None,
             "retries": 0,
             "timelimit": [None, None],
-            "argsrepr": f"({len(rows)} rows)",
+            # Celery logs it; the arguments are values of clients.
+            "argsrepr": "(...)",
             "kwargsrepr": "{}",
             "origin": "api",
             "ignore_result": True,

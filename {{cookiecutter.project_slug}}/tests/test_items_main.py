@@ -10,11 +10,11 @@ from fastapi.testclient import TestClient
 from starlette.middleware.cors import CORSMiddleware
 
 from app.config import Settings
-from app.db import Base
 from app.highload.reads.dependencies import Opened
 from app.highload.service import Service
 from app.main import app as served
 from app.main import create_app
+from app.models import Base
 from app.routes import items
 from tests.conftest import empty_tables, in_database
 
@@ -78,7 +78,7 @@ def test_a_router_and_an_application_are_added(app: Service) -> None:
         assert client.get("/items").headers["x-cache"] == "miss"
     assert app.state.answer == 42
     ours = {"/items", "/items/{item_id}"}
-    assert ours | {"/livez", "/readyz", "/v1/hello", "/bye"} == set(app.openapi()["paths"])
+    assert ours | {"/livez", "/readyz", "/v1/hello", "/bye"} <= set(app.openapi()["paths"])
     assert app.url_path_for("get_item", item_id="1") == "/items/1"
 
 
