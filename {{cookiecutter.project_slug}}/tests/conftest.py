@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from starlette.types import ASGIApp
 
 from app.config import Settings
-from app.highload.server import GracefulServer, http_protocol
+from app.highload.server import CLIENT_TIMEOUT, GracefulServer, http_protocol
 from app.main import create_app
 from app.models import Base
 from tests.waiting import eventually
@@ -147,7 +147,12 @@ def serve(database_url: str) -> Serve:
 
 @asynccontextmanager
 async def running(
-    app: ASGIApp, *, keep_alive: int = 5, graceful: int = 5, http: type[asyncio.Protocol] | None = None
+    app: ASGIApp,
+    *,
+    keep_alive: int = 5,
+    graceful: int = 5,
+    client_timeout: float = CLIENT_TIMEOUT,
+    http: type[asyncio.Protocol] | None = None,
 ) -> AsyncGenerator[httpx2.AsyncClient]:
     """Serve an application in this process as production does, or with another protocol for its connections."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -160,7 +165,7 @@ async def running(
         timeout_graceful_shutdown=graceful,
         timeout_keep_alive=keep_alive,
     )
-    server = GracefulServer(config)
+    server = GracefulServer(config, client_timeout=client_timeout)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
 
     async def started() -> bool:

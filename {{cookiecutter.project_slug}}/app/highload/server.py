@@ -1,6 +1,6 @@
 """The HTTP server of a worker: a short way for shared reads, and an end that loses no request.
 
-It is Uvicorn's, with three methods of a connection and one of the server replaced. What they rely on was tested with
+It is Uvicorn's, with some methods of a connection and two of the server replaced. What they rely on was tested with
 the release of Uvicorn that `TESTED_WITH` names; under another one Uvicorn's own protocol gives the same answers.
 """
 
@@ -8,22 +8,26 @@ import asyncio
 import logging
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Sized
 from contextlib import suppress
 from functools import cache, partial
 from socket import socket
 from types import FunctionType
 from typing import Any, cast
 
+import httptools
 import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Scope
 from uvicorn import Server
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.highload.batching import Overloaded
+from app.highload.http.deadlines import Awaited, Deadlines
+from app.highload.http.problems import problem
 from app.highload.reads.answers import Answer, RawHeader
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
 from app.highload.service import Service
@@ -33,8 +37,16 @@ logger = logging.getLogger(__name__)
 TESTED_WITH = "0.54."
 # Seconds in which a stopping worker still answers on connections that carry no request at the moment.
 LINGER = 1.0
+# Seconds that a client has for a head, a body, or to read an answer, before what moves is counted.
+CLIENT_TIMEOUT = 10.0
 CONNECTION_CLOSE = (b"connection", b"close")
 USUAL_METHODS = frozenset([b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"])
+# Bytes that are parsed at once, so that few requests of a pipeline wait as objects.
+PIECE = 16_384
+# Bytes of a head, of trailers or of anything else that is no body, as h11 takes them.
+LONGEST_HEAD = 65_536
+# Bytes that are sent by reference; what is smaller is sent as one piece.
+LARGE = 65_536
 # Other targets may not be what they seem, or may not be any.
 USUAL_TARGET = re.compile(rb"/(?:[\w.~-][\w./~-]*)?(?:\?[\w.~=&-]*)?", re.ASCII)
 
@@ -45,6 +57,9 @@ class Connection(HttpToolsProtocol):
     The task, the messages of ASGI, the layers that they pass and the checks of each header field cost more than such
     an answer, and more than a refusal. All else is Uvicorn's: parsing, timers, pipelines, and what follows an answer.
 
+    What a client sends takes little memory until it is served: a pipeline is read as it is answered, and a head has a
+    bound. An offer of another protocol is left aside (RFC 9110, section 7.8).
+
     A stopping worker ends a connection after an answer, because a request may be on its way already. Every answer says
     from then on that it is the last one (RFC 9112, section 9.6), so that no client sends another request into a
     connection that is about to close.
@@ -54,6 +69,111 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._service = service_of_the_short_way(cast(ASGIApp, self.app), access_log=self.access_log)
         self._behind_proxy = isinstance(self.app, ProxyHeadersMiddleware)
+        self._received = 0
+        self._without_result = 0
+        self._piece = b""
+        self._running: RequestResponseCycle | None = None
+        self._keeps_alive = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to read."""
+        super().connection_made(transport)
+        self.flow: Flow = Flow(transport, self.pipeline)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is served, and let go of those that wait: nothing is left to the collector."""
+        super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        for cycle, _ in self.pipeline:
+            cycle.on_response = nothing
+        self.pipeline.clear()
+        self.flow.unparsed = self._piece = b""
+        self._running = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what comes, unless requests wait that came before."""
+        self._received += len(data)
+        self.flow.unparsed += data
+        self._parse()
+
+    def _parse(self) -> None:
+        while self.flow.unparsed and not self.pipeline and not self.transport.is_closing():
+            self._piece, self.flow.unparsed = self.flow.unparsed[:PIECE], self.flow.unparsed[PIECE:]
+            self._without_result += len(self._piece)
+            super().data_received(self._piece)
+            if self._without_result > LONGEST_HEAD:
+                self._refuse_head()
+        if self.flow.unparsed:
+            self.flow.pause_reading()
+
+    def _go_on(self) -> None:
+        """Parse what waited until a pipeline was answered, and read on unless the application is behind."""
+        self._parse()
+        if len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
+
+    def _refuse_head(self) -> None:
+        """Hang up on a head that does not end; nobody waits for an answer that is on its way when the client floods."""
+        if self.cycle is None or self.cycle.response_complete:
+            sentence = f"The head of the request is too large: send at most {LONGEST_HEAD} bytes."
+            answer = Answer.of(problem(431, sentence))
+            self.send(answer._replace(headers=[*answer.headers, CONNECTION_CLOSE]), keep_alive=False)
+        self.transport.close()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._without_result = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        super().on_message_complete()
+        if self.expect_100_continue and self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = self._keeps_alive
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request of a pipeline."""
+        super().on_response_complete()
+        if self.flow.unparsed and not self.pipeline:
+            self.loop.call_soon(self._go_on)
+
+    def _should_upgrade(self) -> bool:
+        # Uvicorn then leaves the request to the next method. What follows CONNECT is no body.
+        return self.parser.get_method() != b"CONNECT"
+
+    def handle_websocket_upgrade(self) -> None:
+        """Read a request again without its offer of another protocol, unless Uvicorn takes that.
+
+        The parser takes what follows the head for the other protocol.
+        """
+        if super()._should_upgrade():
+            super().handle_websocket_upgrade()
+            return
+        offset = cast(httptools.HttpParserUpgrade, sys.exception()).args[0]
+        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [b"%s: %s" % field for field in self.headers if field[0] != b"upgrade"]
+        self.flow.unparsed = b"\r\n".join([line, *fields, b"", self._piece[offset:]]) + self.flow.unparsed
+        self.parser = httptools.HttpRequestParser(self)
+        # As Uvicorn's, so that a request behind the last one does not spoil the answer to that.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def awaited(self) -> Awaited | None:
+        """Return what the client has to do next: read an answer, or send the rest of a head or of a body."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return Awaited(self.flow.pause, -self.transport.get_write_buffer_size())
+        # A head may begin before the answer to the request before it is complete, and the time of idleness with that.
+        has_begun = self.scope is not None and "method" not in self.scope
+        is_idle = self.timeout_keep_alive_task is not None and not has_begun
+        is_served = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        if is_idle or is_served or self.flow.read_paused:
+            return None
+        return Awaited(self.cycle or self, self._received)
+
+    def hang_up(self) -> None:
+        """End the connection at once."""
+        self.transport.abort()
 
     def shutdown(self) -> None:
         """Give the client time for a last request."""
@@ -65,6 +185,7 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(LINGER, super().shutdown)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
         # Uvicorn has an application of its own for what exceeds its own limit.
         if app is not self.app or self._service is None or not self._share(cycle, self._service):
             super()._start_asgi_task(cycle, app)
@@ -76,15 +197,23 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Refuse what is too much as soon as it is seen: under overload a worker does little else."""
+        self._without_result = 0
         service = self._service
-        if service is None or not service.admission.full or not self._may_refuse(service.admission.always):
-            super().on_headers_complete()
+        if service is not None and service.admission.full and self._may_refuse(service.admission.always):
+            self.send(service.reads.refusal)
             return
-        self.send(service.reads.refusal)
+        super().on_headers_complete()
+        if self.expect_100_continue and self.cycle is not None:
+            # A client that is answered before it was told to send the body may send it or not.
+            self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
 
     def send(self, answer: Answer, *, keep_alive: bool = True) -> None:
         """Send a whole answer, and let Uvicorn go on."""
-        self.transport.write(to_bytes(answer, self.server_state.default_headers))
+        head = head_of(answer, self.server_state.default_headers)
+        if len(answer.body) < LARGE:
+            self.transport.write(head + answer.body)
+        else:
+            self.transport.writelines([head, answer.body])
         if not keep_alive or CONNECTION_CLOSE in self.server_state.default_headers:
             self.transport.close()
         self.on_response_complete()
@@ -118,6 +247,7 @@ class Connection(HttpToolsProtocol):
             and self.parser.get_method() in USUAL_METHODS
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
+            and not self.expect_100_continue
             and USUAL_TARGET.fullmatch(self.url) is not None
             and self.url.partition(b"?")[0].decode() not in always
             and not self.flow.write_paused
@@ -193,10 +323,30 @@ def nothing() -> None:
     """Do nothing."""
 
 
-def to_bytes(answer: Answer, server_headers: Sequence[RawHeader]) -> bytes:
-    """Return what goes over the wire (RFC 9112, section 2.1)."""
+class Flow(FlowControl):
+    """Control of the flow that reads on only when all that was read is parsed and begun."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+        self.unparsed = b""
+        self.pause = object()
+
+    def pause_writing(self) -> None:
+        """Wait until the client has read most of what is sent: that ends this pause, and not that it has read all."""
+        super().pause_writing()
+        self.pause = object()
+
+    def resume_reading(self) -> None:
+        """Read on, unless something waits that came before."""
+        if not self._waiting and not self.unparsed:
+            super().resume_reading()
+
+
+def head_of(answer: Answer, server_headers: Sequence[RawHeader]) -> bytes:
+    """Return what goes over the wire before the body (RFC 9112, section 2.1)."""
     fields = [b"%s: %s\r\n" % field for field in (*server_headers, *answer.headers)]
-    return b"".join([STATUS_LINE[answer.status], *fields, b"\r\n", answer.body])
+    return b"".join([STATUS_LINE[answer.status], *fields, b"\r\n"])
 
 
 def is_forwarded(scope: Scope) -> bool:
@@ -271,14 +421,31 @@ def writes_telemetry(app: FastAPI) -> bool:
 
 
 class GracefulServer(Server):
-    """A server that accepts what waits in the queue of a listening socket before it closes that."""
+    """A server with deadlines for its clients, which accepts what waits before it closes a listening socket.
+
+    A client that lets it wait for `client_timeout` seconds loses its connection.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, client_timeout: float = CLIENT_TIMEOUT) -> None:
+        super().__init__(config)
+        self._deadlines = Deadlines(cast(Any, self.server_state.connections), client_timeout)
+        self._watching: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets)
+        if issubclass(cast(Any, self.config.http_protocol_class), Connection):
+            self._watching = asyncio.create_task(self._deadlines.watch())
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop accepting, answer what was accepted, and end."""
         loop = asyncio.get_running_loop()
         # The loop closes its sockets in its next turn; these still listen then, and are closed at the moment when
         # nobody waits any more.
-        listeners = [listener.dup() for listener in sockets or ()]
+        listeners: list[socket] = []
+        # Without a free file, those who wait are lost; those who are connected are not.
+        with suppress(OSError):
+            listeners += [listener.dup() for listener in sockets or ()]
         for server in self.servers:
             server.close()
         for listener in sockets or ():
@@ -287,7 +454,7 @@ class GracefulServer(Server):
         accepted: list[socket] = []
         for listener in listeners:
             listener.setblocking(False)
-            with suppress(BlockingIOError):
+            with suppress(OSError):
                 while True:
                     accepted.append(listener.accept()[0])
             listener.close()
@@ -296,3 +463,5 @@ class GracefulServer(Server):
         for client in accepted:
             await loop.connect_accepted_socket(connection, client)
         await super().shutdown(sockets)
+        if self._watching is not None:
+            self._watching.cancel()

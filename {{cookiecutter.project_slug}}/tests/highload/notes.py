@@ -1,11 +1,13 @@
 """A small service on the engine, for the engine's own tests: notes in a table, a cache and a queue of their own."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
+import pytest
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 from sqlalchemy import String
@@ -138,6 +140,21 @@ async def patch_note(notes: Notes, note_id: UUID, body: NoteUpdate) -> NoteRead:
 @router.delete("/{note_id}", status_code=204)
 async def delete_note(notes: Notes, note_id: UUID) -> None:
     await notes.delete(note_id)
+
+
+@contextmanager
+def creation_held() -> Iterator[asyncio.Event]:
+    """Let whoever creates a note wait for an event, inside of the service."""
+    event = asyncio.Event()
+    create = Repository.create
+
+    async def held(self: NoteRepository, *arguments: Any) -> Any:
+        await event.wait()
+        return await create(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Repository, "create", held)
+        yield event
 
 
 def notes_service(

@@ -18,7 +18,7 @@ from app.highload.reads.sharing import Outcome, Read, Render, SharedReads
 from app.highload.repository import Repository
 from app.highload.server import Connection, GracefulServer
 from tests.conftest import Serve, in_database, lines_of, running
-from tests.highload.notes import insert_notes, new_note, notes_service
+from tests.highload.notes import creation_held, insert_notes, new_note, notes_service
 from tests.waiting import eventually, settle
 
 GET = b"GET /notes HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -61,19 +61,21 @@ async def connected(to: httpx2.AsyncClient) -> AsyncGenerator[Client]:
 
 
 @asynccontextmanager
-async def full_service(serve: Serve) -> AsyncGenerator[tuple[Client, Client]]:
-    """Yield a connection whose request waits for its body in the only place there is, and another one."""
+async def full_service(serve: Serve) -> AsyncGenerator[tuple[Client, Client, asyncio.Event]]:
+    """Yield a connection whose request has the only place until an event, another connection, and the event."""
     async with serve(limit_concurrency=1) as client, connected(client) as inside, connected(client) as outside:
-        inside.writer.write(POST_HEAD)
-        # Otherwise a read that arrives at the same moment may have the place first.
-        assert b" 200 " in (await outside.send(get("/livez")))[0]
+        with creation_held() as held:
+            inside.writer.write(POST_HEAD + POST_BODY)
+            # Otherwise a read that arrives at the same moment may have the place first.
+            assert b" 200 " in (await outside.send(get("/livez")))[0]
 
-        async def full() -> bool:
-            head, _ = await outside.send(GET)
-            return b" 503 " in head
+            async def full() -> bool:
+                head, _ = await outside.send(GET)
+                return b" 503 " in head
 
-        await eventually(full)
-        yield inside, outside
+            await eventually(full)
+            yield inside, outside, held
+            held.set()
 
 
 @pytest.fixture
@@ -204,15 +206,18 @@ async def test_nothing_is_run_alone_for_a_client_that_went_away(
         assert len(asked) == 1
 
 
-async def test_a_client_that_goes_away_before_its_body_is_there_gives_its_place_back(serve: Serve) -> None:
-    async with full_service(serve) as (inside, outside):
-        inside.writer.transport.abort()
+async def test_a_client_that_goes_away_before_its_body_is_there_gives_its_place_back(database_url: str) -> None:
+    app = notes_service(database_url=database_url, limit_concurrency=1)
+    async with running(app) as client:
+        async with connected(client) as inside:
+            inside.writer.write(POST_HEAD)
+            await asyncio.sleep(0.05)
 
-        async def let_in() -> bool:
-            head, _ = await outside.send(GET)
-            return b" 200 " in head
-
-        await eventually(let_in, within=PATIENCE)
+        async with connected(client) as outside:
+            for _ in range(3):
+                assert b" 200 " in (await outside.send(GET))[0]
+        await settle()
+        assert app.admission._inside == 0
 
 
 @pytest.mark.parametrize("end", [b"\0garbage", b""])
@@ -472,7 +477,7 @@ async def test_a_bug_of_the_sharing_itself_is_logged_and_ends_the_connection(
 
 
 async def test_a_refusal_of_the_server_is_that_of_the_application(serve: Serve, asked: list[Scope]) -> None:
-    async with full_service(serve) as (_, outside):
+    async with full_service(serve) as (_, outside, _):
         asked.clear()
         by_server = await outside.send(GET)
         assert await outside.send(POST_HEAD + POST_BODY) == by_server
@@ -484,11 +489,12 @@ async def test_a_refusal_of_the_server_is_that_of_the_application(serve: Serve, 
 
 
 async def test_what_is_refused_leaves_the_connection_as_it_was(serve: Serve) -> None:
-    async with full_service(serve) as (inside, outside):
+    async with full_service(serve) as (inside, outside, held):
         outside.writer.write(POST_HEAD)
         assert b" 503 " in (await outside.send(POST_BODY))[0]
         assert b" 200 " in (await outside.send(GET.replace(b"/notes", b"/livez")))[0]
-        assert b" 201 " in (await inside.send(POST_BODY))[0]
+        held.set()
+        assert b" 201 " in (await inside.send(b""))[0]
         assert b" 200 " in (await outside.send(GET))[0]
 
 
@@ -496,7 +502,7 @@ async def test_what_is_refused_leaves_the_connection_as_it_was(serve: Serve) -> 
     "line", [b"GET /notes HTTP/1.1\r\nConnection: close", b"GET /notes HTTP/1.0\r\nConnection: keep-alive"]
 )
 async def test_the_last_request_of_a_connection_ends_it(serve: Serve, line: bytes) -> None:
-    async with full_service(serve) as (_, outside):
+    async with full_service(serve) as (_, outside, _):
         head, _ = await outside.send(line + b"\r\nHost: x\r\n\r\n")
         assert b" 503 " in head
         assert b"\r\nconnection: close\r\n" in head
@@ -515,13 +521,15 @@ async def test_as_many_clients_as_there_are_places_are_never_refused(serve: Serv
 
 
 async def test_answers_keep_the_order_of_the_requests(serve: Serve) -> None:
-    async with full_service(serve) as (inside, _):
-        assert b" 201 " in (await inside.send(POST_BODY + GET))[0]
+    async with full_service(serve) as (inside, _, held):
+        inside.writer.write(GET)
+        held.set()
+        assert b" 201 " in (await inside.send(b""))[0]
         assert b" 200 " in (await inside.send(b""))[0]
 
 
 async def test_a_client_that_does_not_read_waits_for_the_application(serve: Serve, asked: list[Scope]) -> None:
-    async with full_service(serve) as (_, outside):
+    async with full_service(serve) as (_, outside, _):
         outside.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         asked.clear()
         # Their answers are more than the buffers of the system hold.

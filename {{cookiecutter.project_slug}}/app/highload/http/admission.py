@@ -2,16 +2,20 @@
 
 from collections.abc import Collection
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.highload.http.problems import overloaded
+from app.highload.http.problems import RETRY_AFTER, TOO_MANY_WAIT, overloaded
 
 
 class Admission:
     """ASGI middleware that lets at most `limit` requests in and answers 503 to the next, with `Retry-After`.
 
     It belongs outside of everything else, so that a refusal costs next to nothing. Requests count, not connections:
-    those that are idle take nothing from anybody. The paths in `always` are let in however many requests are inside.
+    those that are idle take nothing from anybody, and neither does a request while it waits for its client, to send
+    the rest of the body or to read. Where its place is taken meanwhile, it is refused like the others.
+
+    The paths in `always` are let in however many requests are inside.
 
     The server asks it, too, and counts here what it answers itself.
     """
@@ -38,9 +42,37 @@ class Admission:
             return
         self.enter()
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, *self._outside(scope["path"] in self.always, receive, send))
         finally:
             self.leave()
+
+    def _outside(self, always: bool, receive: Receive, send: Send) -> tuple[Receive, Send]:
+        """Return what waits for the client without a place."""
+        whole = False
+
+        async def receive_outside() -> Message:
+            nonlocal whole
+            # What comes behind a body is that the client goes away, which the application waits for while it works.
+            if whole:
+                return await receive()
+            self.leave()
+            try:
+                message = await receive()
+            finally:
+                self.enter()
+            whole = not message.get("more_body", False)
+            if self._inside > self._limit and not always:
+                raise HTTPException(503, TOO_MANY_WAIT, RETRY_AFTER)
+            return message
+
+        async def send_outside(message: Message) -> None:
+            self.leave()
+            try:
+                await send(message)
+            finally:
+                self.enter()
+
+        return receive_outside, send_outside
 
     def enter(self) -> None:
         """Count a request that begins."""

@@ -16,6 +16,7 @@ from app.highload.database import Conflict, ContentRefused, DatabaseUnavailable,
 from app.highload.idempotency import IdempotencyKeyReused
 
 RETRY_AFTER = {"Retry-After": "1"}
+TOO_MANY_WAIT = "Too many requests wait already; repeat this one after the delay."
 
 
 class Problem(BaseModel):
@@ -47,7 +48,7 @@ def problem_responses(**descriptions: str) -> dict[int | str, dict[str, Any]]:
 
 def overloaded() -> Response:
     """Return the response for a request that would have to wait behind too many others."""
-    return problem(503, "Too many requests wait already; repeat this one after the delay.", headers=RETRY_AFTER)
+    return problem(503, TOO_MANY_WAIT, headers=RETRY_AFTER)
 
 
 def add_problem_handlers(app: FastAPI) -> None:

@@ -1,0 +1,426 @@
+"""No client, however slow, silent or greedy, holds a connection, a place, memory or the end of the server."""
+
+import asyncio
+import gc
+import resource
+import socket
+import tracemalloc
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.highload.http.deadlines import BYTES_PER_SECOND, LOOKS, Awaited, Deadlines
+from app.highload.reads.shared import shared
+from app.highload.server import LONGEST_HEAD, PIECE, Connection
+from app.highload.service import Service
+from tests.conftest import Serve, in_database, running
+from tests.highload.notes import insert_notes, new_note, notes_service
+from tests.highload.test_server import GET, PATIENCE, POST_BODY, POST_HEAD, Client, connected, get
+from tests.waiting import eventually, settle
+
+SOON = 0.5
+LARGE_ANSWER = b"x" * 4_000_000
+JSON = "Content-Type: application/json"
+
+
+def post(*fields: str, body: bytes = b"") -> bytes:
+    return "\r\n".join(["POST /notes HTTP/1.1", "Host: x", *fields, "", ""]).encode() + body
+
+
+def service(database_url: str, limit_concurrency: int = 1000) -> Service:
+    app = notes_service(database_url=database_url, limit_concurrency=limit_concurrency)
+
+    @app.get("/large")
+    @shared
+    async def get_large() -> Response:
+        return Response(LARGE_ANSWER)
+
+    @app.get("/large/alone")
+    async def get_large_alone() -> Response:
+        return Response(LARGE_ANSWER)
+
+    return app
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def read_nothing(client: Client) -> None:
+    """Let what comes stay in buffers, which are as small as may be."""
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+
+STALLS = {
+    "nothing": [b""],
+    "an empty line": [b"\r\n"],
+    "half a head": [b"GET /notes HTTP/1.1\r\nHost:"],
+    "half a head after an answer": [GET, b"GET /notes HTTP/1.1\r\nHost:"],
+    "an empty line after an answer": [GET, b"\r\n"],
+    "half a body": [post("Content-Length: 100", body=b"x")],
+    "half a chunk": [post("Transfer-Encoding: chunked", body=b"5\r\nx")],
+    "half a body after its refusal": [post("Content-Length: 100000"), b"x"],
+    "half a body that nobody reads": [post("Content-Length: 5").replace(b"/notes", b"/livez"), b"x"],
+}
+
+
+@pytest.mark.parametrize("sent", STALLS.values(), ids=STALLS)
+async def test_a_client_that_stalls_is_hung_up_on(database_url: str, sent: Sequence[bytes]) -> None:
+    app = service(database_url)
+    async with running(app, client_timeout=SOON, keep_alive=60) as client, connected(client) as stalling:
+        for data in sent:
+            if data == GET:
+                await stalling.send(data)
+            else:
+                stalling.writer.write(data)
+                await settle()
+        await stalling.end()
+        assert app.admission._inside == 0
+
+
+@pytest.mark.parametrize("path", ["/large", "/large/alone"])
+async def test_a_client_that_does_not_read_is_hung_up_on(database_url: str, path: str) -> None:
+    app = service(database_url)
+    async with running(app, client_timeout=SOON) as client, connected(client) as stalling:
+        read_nothing(stalling)
+        stalling.writer.write(get(path))
+
+        async def gone() -> bool:
+            stalling.writer.write(b"\r\n")
+            return stalling.writer.transport.is_closing()
+
+        await eventually(gone, within=PATIENCE)
+
+
+async def test_an_idle_client_and_one_whose_answer_takes_long_stay(database_url: str) -> None:
+    app = service(database_url)
+    go_on = asyncio.Event()
+
+    @app.get("/slow")
+    async def get_slow() -> str:
+        await go_on.wait()
+        return "slow"
+
+    async with (
+        running(app, client_timeout=SOON, keep_alive=60) as client,
+        connected(client) as idle,
+        connected(client) as waiting,
+        connected(client) as stalling,
+    ):
+        await idle.send(GET)
+        waiting.writer.write(get("/slow") + GET)
+        await stalling.end()
+        await asyncio.sleep(SOON)
+        go_on.set()
+        assert b" 200 " in (await waiting.send(b""))[0]
+        assert b" 200 " in (await waiting.send(b""))[0]
+        assert b" 200 " in (await idle.send(GET))[0]
+
+
+class Moving:
+    """A connection that waits for its client, of whom so many bytes come between two looks."""
+
+    def __init__(self, bytes_each_look: float, *, changes: bool = False) -> None:
+        self._each = bytes_each_look
+        self._changes = changes
+        self._what: object = object()
+        self.moved = 0.0
+        self.hung_up = False
+
+    def awaited(self) -> Awaited | None:
+        self.moved += self._each
+        if self._changes:
+            self._what = object()
+        return Awaited(self._what, int(self.moved))
+
+    def hang_up(self) -> None:
+        self.hung_up = True
+
+
+def looks_until_hung_up(connection: Moving, most: int = 1000) -> int:
+    deadlines = Deadlines([connection], patience=10)
+    for look in range(most):
+        deadlines.look()
+        if connection.hung_up:
+            return look
+    return most
+
+
+def test_who_moves_has_more_time() -> None:
+    # A look each second.
+    assert looks_until_hung_up(Moving(0)) == LOOKS + 1
+    assert LOOKS + 1 < looks_until_hung_up(Moving(BYTES_PER_SECOND / 2)) < 2 * LOOKS + 2
+    assert looks_until_hung_up(Moving(BYTES_PER_SECOND)) == 1000
+    assert looks_until_hung_up(Moving(0, changes=True)) == 1000
+
+
+async def test_who_waits_for_its_client_takes_no_place(database_url: str) -> None:
+    app = service(database_url, limit_concurrency=2)
+    async with running(app) as client, AsyncExitStack() as stack, connected(client) as good:
+        slow = [await stack.enter_async_context(connected(client)) for _ in range(5)]
+        for one in slow:
+            one.writer.write(POST_HEAD)
+        deaf = [await stack.enter_async_context(connected(client)) for _ in range(5)]
+        for one in deaf:
+            read_nothing(one)
+            one.writer.write(get("/large/alone") * 5)
+        await settle()
+        for _ in range(3):
+            assert b" 200 " in (await good.send(GET))[0]
+            assert b" 201 " in (await good.send(POST_HEAD + POST_BODY))[0]
+        assert b" 201 " in (await slow[0].send(POST_BODY))[0]
+    assert app.admission._inside == 0
+
+
+async def test_who_comes_back_with_its_body_may_find_the_place_taken(database_url: str) -> None:
+    app = service(database_url, limit_concurrency=1)
+    go_on = asyncio.Event()
+
+    @app.get("/slow")
+    async def get_slow() -> str:
+        await go_on.wait()
+        return "slow"
+
+    async with running(app) as client, connected(client) as late, connected(client) as other:
+        late.writer.write(POST_HEAD)
+        await asyncio.sleep(0.05)
+        other.writer.write(get("/slow"))
+
+        async def is_full() -> bool:
+            return app.admission.full
+
+        await eventually(is_full, within=PATIENCE)
+        head, body = await late.send(POST_BODY)
+        assert b" 503 " in head
+        assert b"\r\nretry-after: 1\r\n" in head
+        assert b"repeat" in body
+        go_on.set()
+        assert b" 200 " in (await other.send(b""))[0]
+        assert b" 201 " in (await late.send(POST_HEAD + POST_BODY))[0]
+
+
+HEADS = {
+    "fields": (GET[:-2], b"X: " + b"y" * 95 + b"\r\n"),
+    "one field": (GET[:-2] + b"X: ", b"y" * 100),
+    "one path": (b"GET /", b"y" * 100),
+    "empty lines": (b"", b"\r\n" * 50),
+}
+
+
+@pytest.mark.parametrize(("beginning", "line"), HEADS.values(), ids=HEADS)
+async def test_a_head_without_end_is_refused(database_url: str, beginning: bytes, line: bytes) -> None:
+    async with running(service(database_url)) as client, connected(client) as greedy:
+        await greedy.send(GET)
+        # What the server has not read when it hangs up would take the answer away.
+        greedy.writer.write((beginning + line * 1000)[: LONGEST_HEAD + PIECE])
+        answer = await greedy.end()
+        assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+        assert b"\r\nconnection: close\r\n" in answer
+        assert b"send at most 65536 bytes" in answer
+
+
+ENDS = {
+    "trailers": (b"0\r\n", b"X: " + b"y" * 1000 + b"\r\n"),
+    "one trailer": (b"0\r\nX: ", b"y" * 1000),
+    "an extension": (b"1;", b"y" * 1000),
+}
+
+
+@pytest.mark.parametrize(("beginning", "line"), ENDS.values(), ids=ENDS)
+async def test_an_end_of_a_body_without_end_is_not_read(database_url: str, beginning: bytes, line: bytes) -> None:
+    app = service(database_url)
+    async with running(app) as client, connected(client) as greedy:
+        greedy.writer.write(post("Transfer-Encoding: chunked", body=b"1\r\nx\r\n" + beginning))
+        greedy.writer.write(line * (2 * LONGEST_HEAD // 1000))
+        with suppress(ConnectionResetError):
+            assert await greedy.end() == b""
+        await settle()
+        assert app.admission._inside == 0
+
+
+async def test_a_head_that_is_nearly_too_large_is_served(database_url: str) -> None:
+    fields = [f"X-{number}: {'y' * 1000}" for number in range(60)]
+    async with running(service(database_url)) as client, connected(client) as connection:
+        for _ in range(3):
+            assert b" 200 " in (await connection.send(get("/notes", *fields)))[0]
+
+
+async def test_a_pipeline_is_read_as_it_is_answered(database_url: str) -> None:
+    """Of a megabyte that comes at once, few requests are objects at the same time, and all are answered."""
+    requests = 20_000
+    held = asyncio.Event()
+    app = service(database_url)
+
+    @app.get("/held")
+    async def get_held() -> str:
+        await held.wait()
+        return "held"
+
+    async with running(app) as client, connected(client) as greedy:
+        greedy.writer.write(get("/held") + get("/livez") * requests)
+
+        def pipelines() -> list[int]:
+            return [len(one.pipeline) for one in gc.get_objects() if isinstance(one, Connection)]
+
+        async def waits() -> bool:
+            return any(pipelines())
+
+        await eventually(waits, within=PATIENCE)
+        await asyncio.sleep(0.1)
+        assert max(pipelines()) <= PIECE / len(get("/livez")) + 1
+        held.set()
+        assert b" 200 " in (await greedy.send(b""))[0]
+        for _ in range(requests):
+            assert b" 200 " in (await greedy.send(b""))[0]
+
+
+async def test_a_pipeline_that_is_left_is_forgotten(database_url: str) -> None:
+    """What refers to itself lives until the collector comes by, which is not often."""
+    app = service(database_url)
+    held = asyncio.Event()
+
+    @app.get("/held")
+    async def get_held() -> str:
+        await held.wait()
+        return "held"
+
+    def connections() -> int:
+        return sum(isinstance(thing, Connection) for thing in gc.get_objects())
+
+    async with running(app) as client:
+        gc.collect()
+        before = connections()
+        gc.disable()
+        try:
+            for _ in range(5):
+                async with connected(client) as connection:
+                    connection.writer.write(get("/held") + GET * 1000)
+                    await asyncio.sleep(0.05)
+            held.set()
+
+            async def gone() -> bool:
+                return connections() <= before
+
+            await eventually(gone, within=5)
+        finally:
+            gc.enable()
+
+
+async def test_answers_that_nobody_reads_are_kept_once(database_url: str) -> None:
+    app = service(database_url)
+    async with running(app) as client, AsyncExitStack() as stack:
+        deaf = [await stack.enter_async_context(connected(client)) for _ in range(30)]
+        for one in deaf:
+            read_nothing(one)
+        tracemalloc.start()
+        try:
+            for one in deaf:
+                one.writer.write(get("/large"))
+            await asyncio.sleep(1)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 3 * len(LARGE_ANSWER)
+
+
+async def test_a_stop_does_not_wait_for_who_reads_nothing(database_url: str) -> None:
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as serving:
+        client = await serving.enter_async_context(running(service(database_url), graceful=20, client_timeout=SOON))
+        async with connected(client) as deaf:
+            read_nothing(deaf)
+            deaf.writer.write(get("/large"))
+            await asyncio.sleep(0.1)
+            began = loop.time()
+            await serving.aclose()
+            assert loop.time() - began < 10
+
+
+async def test_a_stop_without_free_files_answers_what_was_begun(database_url: str, log: list[str]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    app = service(database_url)
+
+    @app.put("/echo")
+    async def echo(request: Request) -> Response:
+        return Response(await request.body())
+
+    async with AsyncExitStack() as serving:
+        client = await serving.enter_async_context(running(app))
+        async with connected(client) as inside:
+            inside.writer.write(POST_HEAD.replace(b"POST /notes", b"PUT /echo"))
+            await asyncio.sleep(0.05)
+            used = open_files()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used - 1, hard))
+            try:
+                stopping = asyncio.create_task(serving.aclose())
+                await asyncio.sleep(0.1)
+                assert b" 200 " in (await inside.send(POST_BODY))[0]
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await stopping
+    assert not [line for line in log if "OSError" in line]
+
+
+UPGRADE = (
+    "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"
+)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, 230, 10_000])
+async def test_an_offer_of_another_protocol_takes_no_body_away(database_url: str, cut: int) -> None:
+    """As the HTTP client of the JDK sends it by default."""
+    length_known = post("Content-Length: 5", UPGRADE, JSON, body=b"GET /")
+    chunked = post(UPGRADE, "Transfer-Encoding: chunked", body=b"2\r\nGE\r\n3\r\nT /\r\n0\r\n\r\n")
+    async with running(service(database_url)) as client, connected(client) as java:
+        for data in (length_known, chunked, get("/notes", UPGRADE), length_known):
+            java.writer.write(data[:-cut] if cut < len(data) and cut else data)
+            await settle()
+            head, body = await java.send(data[-cut:] if cut < len(data) and cut else b"")
+            assert b" 200 " in head or b" 201 " in head
+            assert b"GET /" in body
+        data = length_known + get("/notes", UPGRADE) + chunked + GET
+        java.writer.write(data)
+        heads = [(await java.send(b""))[0] for _ in range(4)]
+        assert [head.split()[1] for head in heads] == [b"201", b"200", b"201", b"200"]
+
+
+@pytest.mark.parametrize("length", [1, 100_000], ids=["refused when full", "too large"])
+async def test_a_refusal_before_the_body_was_asked_for_ends_the_connection(database_url: str, length: int) -> None:
+    """The client may send the body or not, so what it sends next may be anything (RFC 9110, section 10.1.1)."""
+    app = service(database_url, limit_concurrency=1)
+    async with running(app) as client, connected(client) as connection:
+        assert b" 200 " in (await connection.send(GET))[0]
+        if length == 1:
+            app.admission.enter()
+        head, _ = await connection.send(post(f"Content-Length: {length}", "Expect: 100-continue"))
+        assert b" 503 " in head or b" 413 " in head
+        assert b"\r\nconnection: close\r\n" in head
+        assert await connection.end() == b""
+
+
+async def test_a_body_that_was_asked_for_leaves_the_connection_open(database_url: str) -> None:
+    async with running(service(database_url)) as client, connected(client) as connection:
+        connection.writer.write(post("Content-Length: 1", "Expect: 100-continue"))
+        assert await connection.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        head, _ = await connection.send(b"x")
+        assert b" 201 " in head
+        assert b"\r\nconnection: close\r\n" not in head
+        assert b" 200 " in (await connection.send(GET))[0]
+
+
+async def test_who_reads_on_gets_all(serve: Serve, database_url: str) -> None:
+    """A large pipeline of large answers, read slowly at first."""
+    notes = [new_note("y" * 250) for _ in range(100)]
+    await in_database(database_url, lambda connection: insert_notes(connection, notes))
+    async with serve() as client, connected(client) as connection:
+        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connection.writer.write(GET * 1000)
+        await asyncio.sleep(0.3)
+        connection.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        bodies = {(await connection.send(b""))[1] for _ in range(1000)}
+        assert len(bodies) == 1
