@@ -1,5 +1,6 @@
 """Settings from the environment and from `.env`, checked before anything starts."""
 
+import sys
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -19,6 +20,7 @@ from app.highload.database import asyncpg_url, is_sqlite
 
 # What this service calls itself: in its database, its cache and its queues, which it may share with other services.
 NAME = "{{ cookiecutter.project_slug }}"
+FOR_GUNICORN = {"web_concurrency", "graceful_timeout", "client_timeout", "log_level"}
 EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
 
 
@@ -49,6 +51,7 @@ class Settings(BaseSettings):
     api_replicas: PositiveInt = 1
     limit_concurrency: PositiveInt = 1000
     graceful_timeout: PositiveInt = 30
+    client_timeout: PositiveFloat = 10.0
     max_body_bytes: PositiveInt = 65_536
     max_waiting: PositiveInt = 1000
 
@@ -133,3 +136,11 @@ def load_settings() -> Settings:
             for problem in error.errors(include_url=False)
         ]
         raise ConfigurationError("; ".join(sentences)) from None
+
+
+if __name__ == "__main__":
+    # For Gunicorn's master, which imports nothing of the service.
+    try:
+        sys.stdout.write(load_settings().model_dump_json(include=FOR_GUNICORN))
+    except ConfigurationError as error:
+        sys.exit(f"The service does not start: {error}.")

@@ -27,14 +27,16 @@ POST_BODY = b'{"name":"x"}'
 
 
 @contextmanager
-def gunicorn(port: int, database_url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the service as production does."""
+def gunicorn(
+    port: int, database_url: str, log: Path, *, directory: Path = PROJECT
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the service of a directory as production does."""
     command = [sys.executable, "-m", "gunicorn", "app.main:app", "--bind", f"127.0.0.1:{port}"]
     settings = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1"}
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            command, cwd=PROJECT, env=os.environ | settings, stdout=output, stderr=subprocess.STDOUT
+            command, cwd=directory, env=os.environ | settings, stdout=output, stderr=subprocess.STDOUT
         ) as process,
     ):
         try:
