@@ -145,6 +145,37 @@ async def test_what_is_no_json_is_refused(client: httpx2.AsyncClient, body: byte
     assert_problem(response, response.status_code)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+async def test_json_in_another_encoding_is_refused(client: httpx2.AsyncClient, encoding: str) -> None:
+    body = '{"name": "x"}'.encode(encoding)
+    for kind in ("application/json", "application/vnd.x+json", "application/json; charset=utf-16"):
+        answer = await client.post("/items", content=body, headers={"content-type": kind})
+        assert_problem(answer, 400, names="UTF-8")
+    assert (await client.get("/items")).json()["items"] == []
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/xml", None])
+async def test_a_body_of_another_type_is_refused(client: httpx2.AsyncClient, kind: str | None) -> None:
+    item = await create(client)
+    headers = {"content-type": kind} if kind else {}
+    address = f"/items/{item['id']}"
+    assert_problem(await client.post("/items", content=b'{"name":"x"}', headers=headers), 415, names="Content-Type")
+    assert_problem(await client.patch(address, content=b'{"name":"x"}', headers=headers), 415, names="Content-Type")
+
+
+async def test_head_is_get_without_the_body(client: httpx2.AsyncClient) -> None:
+    item = await create(client)
+    for path in ("/items", f"/items/{item['id']}", "/items?limit=0", "/livez", "/readyz", "/openapi.json", "/nowhere"):
+        got, answer = await client.get(path), await client.head(path)
+        assert (answer.status_code, answer.content) == (got.status_code, b"")
+        varying = ("date", "x-cache")
+        headers = [{name: value for name, value in one.headers.items() if name not in varying} for one in (got, answer)]
+        assert headers[0] == headers[1]
+    not_modified = {"If-None-Match": (await client.get("/items")).headers["etag"]}
+    assert (await client.head("/items", headers=not_modified)).status_code == 304
+    assert (await client.delete("/items")).headers["allow"] == "GET, HEAD, POST"
+
+
 async def test_errors_of_the_framework_are_problems_too(client: httpx2.AsyncClient) -> None:
     assert_problem(await client.get("/nowhere"), 404)
     assert_problem(await client.get("/items/not-a-uuid"), 422, names="path.item_id")

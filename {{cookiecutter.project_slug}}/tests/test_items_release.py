@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx2
+
 from tests.conftest import PROJECT
 from tests.test_items_shutdown import gunicorn
 from tests.waiting import eventually

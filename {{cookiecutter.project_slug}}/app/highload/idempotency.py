@@ -38,6 +38,8 @@ def key_of(request: Request) -> str | None:
     Raises RequestValidationError.
     """
     key = request.headers.get(HEADER)
+    # The parser of the server leaves space behind a value, which is no part of it (RFC 9110, section 5.5).
+    key = key and key.strip(" \t")
     if key is not None and not 1 <= len(key) <= LONGEST_KEY:
         detail = f"Value should have 1 to {LONGEST_KEY} characters"
         raise RequestValidationError([{"loc": ("header", HEADER.lower()), "msg": detail}])

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.highload.http.admission import Admission
 from app.highload.http.body_limit import BodyLimit
+from app.highload.http.head import HeadAsGet
 from app.highload.http.problems import add_problem_handlers, overloaded
 from app.highload.reads.shared import CannotShare
 from app.highload.reads.sharing import SharedReads, SharedReadsLayer
@@ -24,8 +25,8 @@ NOT_STARTED = (
 class Service(FastAPI):
     """A FastAPI application for high load.
 
-    Its layers are, from the outside: admission, the bound on bodies, the middleware that is added to it, shared reads,
-    and then FastAPI's own.
+    Its layers are, from the outside: admission, the bound on bodies, the middleware that is added to it, HEAD, shared
+    reads, and then FastAPI's own.
 
     At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. Bodies have at most
     `max_body_bytes`. `max_waiting` bounds those who wait for one shared read. `public_url` is the address of the
@@ -77,6 +78,7 @@ class Service(FastAPI):
         self.user_middleware = [
             Middleware(BodyLimit, limit=self._max_body_bytes),
             *added,
+            Middleware(HeadAsGet, router=self.router),
             Middleware(SharedReadsLayer, reads=self.reads),
         ]
         try:

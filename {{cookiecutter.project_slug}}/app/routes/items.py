@@ -17,7 +17,11 @@ from app.schemas import ItemCreate, ItemPage, ItemRead, ItemUpdate
 
 LOCATION = {"Location": {"description": "The address of the item", "schema": {"type": "string"}}}
 NOT_FOUND = problem_responses(_404="There is no item with this id")
-BAD_BODY = problem_responses(_400="The body is not JSON in UTF-8", _413="The body is too large")
+BAD_BODY = problem_responses(
+    _400="The body is not JSON in UTF-8",
+    _413="The body is too large",
+    _415="The Content-Type is not that of JSON",
+)
 CREATE_RESPONSES: dict[int | str, dict[str, Any]] = {
     201: {"model": ItemRead, "description": "Stored", "headers": LOCATION},
     # {% if cookiecutter.queued_writes %}

@@ -424,3 +424,11 @@ async def test_who_reads_on_gets_all(serve: Serve, database_url: str) -> None:
         connection.writer.transport.resume_reading()  # type: ignore[attr-defined]
         bodies = {(await connection.send(b""))[1] for _ in range(1000)}
         assert len(bodies) == 1
+
+
+async def test_space_around_an_idempotency_key_does_not_count(database_url: str) -> None:
+    async with running(service(database_url)) as client, connected(client) as connection:
+        keys = ("Idempotency-Key: k", "Idempotency-Key: k \t", "Idempotency-Key:  k")
+        bodies = {(await connection.send(post(key, "Content-Length: 1", body=b"x")))[1] for key in keys}
+        assert len(bodies) == 1
+        assert b" 422 " in (await connection.send(post("Idempotency-Key:  ", "Content-Length: 1", body=b"x")))[0]

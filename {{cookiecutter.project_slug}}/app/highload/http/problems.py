@@ -63,10 +63,14 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 
 async def on_invalid_request(_: Request, error: Exception) -> Response:
-    """Name every part of the request that is wrong."""
+    """Name every part of the request that is wrong, or say that its body is of another type (RFC 9110, 15.5.16)."""
+    error = cast(RequestValidationError, error)
+    # The framework leaves a body as it came when its Content-Type is not that of JSON.
+    if isinstance(error.body, bytes) and any(part["loc"] == ("body",) for part in error.errors()):
+        return problem(415, "The body is not JSON: send it with Content-Type: application/json.")
     errors = [
         {"in": ".".join(map(str, part["loc"])), "detail": part["msg"].removeprefix("Value error, ")}
-        for part in cast(RequestValidationError, error).errors()
+        for part in error.errors()
     ]
     sentences = "; ".join(f"{part['in']}: {part['detail']}" for part in errors)
     return problem(422, sentences, errors=errors)
@@ -86,7 +90,8 @@ def allowed_methods(request: Request) -> list[str]:
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     routes = iter_route_contexts(request.app.routes)
     at_path = [route for route in routes if route.path and compile_path(route.path)[0].match(path)]
-    return sorted({method for route in at_path for method in route.methods or ()})
+    methods = {method for route in at_path for method in route.methods or ()}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def on_overloaded(_: Request, __: Exception) -> Response:

@@ -25,6 +25,8 @@ PERSONAL_HEADERS = frozenset([b"set-cookie", b"www-authenticate"])
 # server's (RFC 9112, sections 6 and 9).
 FRAMING_HEADERS = frozenset([b"content-length", b"transfer-encoding", b"connection", b"keep-alive"])
 WITHOUT_BODY = frozenset([204, 304])
+NEVER_KEPT = (FRAMING_HEADERS | PERSONAL_HEADERS) - {b"content-length"}
+NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
 UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -56,14 +58,23 @@ class Answer(NamedTuple):
         return b"\r\n".join([*(name + b": " + value for name, value in self.headers), b"", self.body])
 
     @classmethod
-    def load(cls, dump: bytes) -> Self:
-        """Return the answer that was dumped."""
+    def load(cls, dump: bytes) -> Self | None:
+        """Return the answer that was dumped, or None for what `dump` does not make.
+
+        Others may write to where it was kept: its head cannot end early, and its body is as long as it says.
+        """
         head, _, body = dump.partition(b"\r\n\r\n")
         headers: list[RawHeader] = []
+        lengths: list[bytes] = []
         for line in head.split(b"\r\n"):
-            name, _, value = line.partition(b": ")
+            name, colon, value = line.partition(b": ")
+            if not colon or not NAME.fullmatch(name) or UNSAFE.search(value) or name in NEVER_KEPT:
+                return None
+            if name == b"content-length":
+                lengths.append(value)
             headers.append((name, value))
-        return cls(OK, headers, body)
+        is_whole = lengths == [b"%d" % len(body)] and headers[0][0] == b"etag"
+        return cls(OK, headers, body) if is_whole else None
 
 
 async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
