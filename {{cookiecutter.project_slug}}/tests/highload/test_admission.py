@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 from app.highload.http.admission import Admission
 from app.highload.reads.answers import answer_of
 from tests.conftest import Serve
+from tests.highload.notes import creation_held
 from tests.waiting import eventually, settle
 
 
@@ -59,17 +60,18 @@ async def test_idle_connections_take_no_room(serve: Serve) -> None:
         idle = [await asyncio.open_connection(url.host, url.port) for _ in range(5)]
         assert (await client.get("/notes")).status_code == 200
         reader, writer = idle[0]
-        writer.write(b"POST /notes HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
-        # Otherwise a read that arrives at the same moment may have the place first.
-        assert (await client.get("/livez")).status_code == 200
+        with creation_held() as held:
+            writer.write(b"POST /notes HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+            # Otherwise a read that arrives at the same moment may have the place first.
+            assert (await client.get("/livez")).status_code == 200
 
-        async def full() -> bool:
-            return (await client.get("/notes")).status_code == 503
+            async def full() -> bool:
+                return (await client.get("/notes")).status_code == 503
 
-        await eventually(full)
-        assert (await client.get("/livez")).status_code == 200
-        writer.write(b"x")
-        assert b" 201 " in await reader.readline()
+            await eventually(full)
+            assert (await client.get("/livez")).status_code == 200
+            held.set()
+            assert b" 201 " in await reader.readline()
         assert (await client.get("/notes")).status_code == 200
         for _, writer in idle:
             writer.close()

@@ -299,11 +299,6 @@ async def test_too_many_waiting_reads_are_refused_at_once() -> None:
         assert [reply.status for reply in await asyncio.gather(*reading)] == [200] * 3
 
 
-def test_an_answer_survives_its_dump() -> None:
-    answer = Answer(200, [(b"etag", b'"1"'), (b"link", b"<a>; rel=b"), (b"empty", b"")], b"\r\n\r\nbody")
-    assert Answer.load(answer.dump()) == answer
-
-
 async def test_conditional_requests_work_end_to_end(serve: Serve) -> None:
     async with serve() as client:
         first = await client.get("/notes")
