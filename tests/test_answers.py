@@ -230,9 +230,8 @@ def test_the_names_of_people_are_accepted(tmp_path: Path, name: str) -> None:
     answers = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (answers["description"], answers["authors"]) == (name, [{"name": name}])
     assert f" {name}\n" in (project / "LICENSE").read_text(encoding="utf-8")
-    ruff = Path(sys.executable).with_name("ruff")
     for command in (["check"], ["format", "--check"]):
-        arguments = [str(ruff), *command, "--no-cache", "."]
+        arguments = [sys.executable, "-m", "ruff", *command, "--no-cache", "."]
         done = subprocess.run(arguments, cwd=project, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stdout
 
