@@ -97,7 +97,10 @@ def choices() -> list[str]:
 
 def docker_variants() -> list[dict[str, Any]]:
     """Return the variants that are run in Docker: every core variant, and each with every Python version somewhere."""
-    return [ONLY] if ONLY else variants_with_every_pair(["python_version", *features()])
+    if ONLY:
+        return [ONLY]
+    variants = variants_with_every_pair(["python_version", *features()])
+    return [{**variant, "workers": "2" if is_fullest(variant) else "auto"} for variant in variants]
 
 
 def is_fullest(answers: Answers) -> bool:
