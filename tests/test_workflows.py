@@ -294,4 +294,7 @@ def test_what_sends_load_can_be_installed(command: str, tmp_path: Path) -> None:
     sudo.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = bash(command, tmp_path, {"APT_CONFIG": str(tmp_path / "apt.conf"), "PATH": path})
+    if "Failed to fetch" in done.stdout or "Unable to locate" in done.stdout:
+        pytest.skip(f"the packages of the system cannot be looked up here: {done.stdout[-500:]}")
     assert done.returncode == 0, done.stdout
+    assert re.search(r"^Inst hey |hey is already the newest", done.stdout, re.MULTILINE), done.stdout
