@@ -7,7 +7,7 @@ PYTHON ?= $(shell $(FIND_PYTHON))
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: .venv/done ## Render the default answers and serve them on http://127.0.0.1:8000
@@ -18,6 +18,26 @@ demo: .venv/done ## Render the default answers and serve them on http://127.0.0.
 test: .venv/done ## Render, check, boot and test every variant; what loads and breaks servers runs last and alone
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/test_stack.py --ignore tests/test_drills.py
 	$(BIN)/python -m pytest --numprocesses 2 tests/test_stack.py
+	$(BIN)/python -m pytest tests/test_drills.py
+
+# The jobs of the workflows. Together they run what `make test` runs; ANSWERS in the environment names one variant.
+TESTS_OF_VARIANTS := $(patsubst %,tests/test_%.py,floors lint names recipes variants)
+TESTS_OF_STACKS := tests/test_stack.py tests/test_drills.py
+
+.PHONY: test-variants
+test-variants: .venv/done ## Render, check, boot and test every variant, or the one of ANSWERS
+	$(BIN)/python -m pytest --numprocesses 2 $(TESTS_OF_VARIANTS)
+
+.PHONY: test-template
+test-template: .venv/done ## Test what is the same in every variant
+	$(BIN)/python -m pytest --numprocesses 2 $(patsubst %,--ignore=%,$(TESTS_OF_VARIANTS) $(TESTS_OF_STACKS))
+
+.PHONY: test-stacks
+test-stacks: .venv/done ## Drive the containers of every variant, or of that of ANSWERS
+	$(BIN)/python -m pytest tests/test_stack.py
+
+.PHONY: test-drills
+test-drills: .venv/done ## Break the containers of every variant under load, or of that of ANSWERS
 	$(BIN)/python -m pytest tests/test_drills.py
 
 .PHONY: lint

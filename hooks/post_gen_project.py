@@ -1,5 +1,6 @@
 """Remove the files of features that are off, name the resource, make the secrets, and say what to do next."""
 
+import contextlib
 import json
 import os
 import re
@@ -74,23 +75,22 @@ LONGEST_THAT_FITS = 15
 IMAGE_USER = 10001
 
 
-def remove_files_of_features_that_are_off() -> None:
-    """Leave no file behind that the chosen variant does not use."""
+def remove_files_of_features_that_are_off(rendered: set[Path]) -> None:
+    """Leave no file behind that the chosen variant does not use, and keep those that were not rendered now."""
     for feature, paths in FILES_OF_FEATURES.items():
         if not ANSWERS[feature]:
-            for path in paths:
-                Path(path).unlink()
+            for path in rendered.intersection(map(Path, paths)):
+                path.unlink()
 
 
-def name_the_resource() -> str | None:
+def name_the_resource(rendered: set[Path]) -> str | None:
     """Put the names of the resource into the files that the template made, or return why that cannot be.
 
     A project that is rendered again keeps its other files as they are.
     """
-    paths = files_of_the_template()
     if (ONE, MANY) == ("item", "items"):
         return None
-    texts = {path: path.read_text(encoding="utf-8") for path in paths}
+    texts = texts_above_the_engine(rendered)
     reason = refuse_names_in_use(texts)
     if reason is not None:
         return reason
@@ -106,13 +106,25 @@ def name_the_resource() -> str | None:
     return None
 
 
-def files_of_the_template() -> list[Path]:
-    """Return the files above the engine that are younger than the mark of the hook that ran before, and remove it."""
+def rendered_files() -> set[Path]:
+    """Return the files that are younger than the mark of the hook that ran before, and remove it."""
     mark = Path(".rendering")
     begun = mark.stat().st_mtime_ns
     mark.unlink()
-    young = [path for path in sorted(Path().rglob("*")) if path.is_file() and path.stat().st_mtime_ns >= begun]
-    return [path for path in young if not path.as_posix().startswith(ENGINE)]
+    return {path for path in Path().rglob("*") if path.is_file() and path.stat().st_mtime_ns >= begun}
+
+
+def texts_above_the_engine(rendered: set[Path]) -> dict[Path, str]:
+    """Return the text of each file in which the resource is named.
+
+    A running service, Git or an editor may write into a project that is rendered again: what is no text is theirs.
+    """
+    texts = {}
+    for path in sorted(rendered):
+        if path.is_file() and path.parts[0] not in {".git", ".venv"} and not path.as_posix().startswith(ENGINE):
+            with contextlib.suppress(UnicodeDecodeError):
+                texts[path] = path.read_text(encoding="utf-8")
+    return texts
 
 
 def renamed(text: str, prose: Container[int] = ()) -> str:
@@ -236,7 +248,7 @@ def write_secrets() -> None:
     A project that is rendered again keeps its .env, because the data in its volumes belongs to the passwords there.
     """
     environment = Path(".env")
-    if environment.exists():
+    if environment.exists() or environment.is_symlink():
         return
     text = re.sub(
         r"^(\w+_PASSWORD)=$",
@@ -255,15 +267,18 @@ def container_user() -> tuple[int, int]:
     if not hasattr(os, "getuid"):
         return IMAGE_USER, IMAGE_USER
     if os.getuid() == 0:
-        shutil.chown("alembic/versions", IMAGE_USER, IMAGE_USER)
+        # A filesystem without owners refuses, and so does a container without the right to it.
+        with contextlib.suppress(OSError):
+            shutil.chown("alembic/versions", IMAGE_USER, IMAGE_USER)
         return IMAGE_USER, IMAGE_USER
     return os.getuid(), os.getgid()
 
 
 def main() -> int:
     """Finish the project, or say why that cannot be, and return the exit status."""
-    remove_files_of_features_that_are_off()
-    reason = name_the_resource()
+    rendered = rendered_files()
+    remove_files_of_features_that_are_off(rendered)
+    reason = name_the_resource(rendered)
     if reason is not None:
         print(reason, file=sys.stderr)
         return 1

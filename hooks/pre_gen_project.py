@@ -1,13 +1,20 @@
 """Refuse answers that no working project can be made of, before anything is written."""
 
+from __future__ import annotations
+
 import builtins
 import json
 import keyword
 import re
 import sys
+import unicodedata
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+
+FEATURES = ("caching", "queued_writes")
+# An answer that holds another one by default, and is wrong for the same reason then.
+MADE_OF = {"resource_plural": "resource", "description": "resource_plural", "author_name": "project_name"}
 
 LONGEST_SLUG = 50
 MOST_WORKERS = 64
@@ -102,7 +109,8 @@ def refuse_slug(slug: str) -> str | None:
     module = slug.replace("-", "_")
     for owner, names in (
         ("this template", TAKEN),
-        ("the standard library", sys.stdlib_module_names),
+        # Python 3.9 has no such list; it is refused, and must come that far.
+        ("the standard library", getattr(sys, "stdlib_module_names", ())),
         ("a dependency", DEPENDENCIES),
     ):
         if module in names:
@@ -119,27 +127,68 @@ def refuse_workers(workers: str) -> str | None:
 
 def refuse_line(name: str, text: str) -> str | None:
     """Return what is wrong with a line of text."""
-    if text.strip() and text.isprintable():
+    if any(character.isprintable() and not character.isspace() for character in text) and all(map(is_text, text)):
         return None
-    return f"{name} must be one line of printable text: enter at least one visible character and no line break."
+    return (
+        f"{name} must be one line of printable text: enter at least one visible character, and no line break, "
+        "control character or mark that changes the direction of the text."
+    )
+
+
+def is_text(character: str) -> bool:
+    """Whether a character may stand in a line: what can be seen, every space, and the joiners of Persian and emoji."""
+    return character.isprintable() or character in "\u200c\u200d" or unicodedata.category(character) == "Zs"
+
+
+def refuse_feature(name: str, answer: object) -> str | None:
+    """Return what is wrong with an answer to a yes or no: before Cookiecutter 2.7, `no` is a text, which is true."""
+    if isinstance(answer, bool):
+        return None
+    return (
+        f"{name} '{answer}' came as text and not as yes or no: use Cookiecutter 2.7 or newer, for example with "
+        "uvx cookiecutter, and write true or false where the answers are in a file."
+    )
+
+
+def refuse_cookiecutter() -> str | None:
+    """Return what is wrong with the tool: before 2.6, it does not use the block tags of this template in answers."""
+    # Cookiecutter 2.7 needs this Python, and so does the hook that comes after.
+    if ANSWERS["__year"].isdecimal() and sys.version_info >= (3, 10):
+        return None
+    return (
+        "This template needs Cookiecutter 2.7 or newer, on Python 3.10 or newer: "
+        "run it with uvx cookiecutter, or install it with pipx install cookiecutter."
+    )
+
+
+def reasons() -> dict[str, str]:
+    """Return what is wrong with each answer, but for those that are wrong because they hold another one."""
+    one, many = ANSWERS["resource"], ANSWERS["resource_plural"]
+    found = {
+        "project_name": refuse_line("project_name", ANSWERS["project_name"]),
+        "project_slug": refuse_slug(ANSWERS["project_slug"]),
+        "resource": refuse_name("resource", one),
+        "resource_plural": refuse_name("resource_plural", many) or refuse_plural(many, one),
+        "description": refuse_line("description", ANSWERS["description"]),
+        "author_name": refuse_line("author_name", ANSWERS["author_name"]),
+        "workers": refuse_workers(str(ANSWERS["workers"])),
+        **{name: refuse_feature(name, ANSWERS[name]) for name in FEATURES},
+    }
+    for name in ("project_name", "project_slug", "description", "author_name"):
+        found[name] = found[name] or refuse_word(name, ANSWERS[name], one)
+    return {
+        name: reason
+        for name, reason in found.items()
+        if reason and not (found.get(MADE_OF.get(name, "")) and ANSWERS[MADE_OF[name]] in ANSWERS[name])
+    }
 
 
 def main() -> int:
-    """Print the first reason to refuse, if there is one, and return the exit status."""
-    lines = ("project_name", "project_slug", "description", "author_name")
-    reasons = (
-        refuse_line("project_name", ANSWERS["project_name"]),
-        refuse_slug(ANSWERS["project_slug"]),
-        refuse_name("resource", ANSWERS["resource"]),
-        refuse_name("resource_plural", ANSWERS["resource_plural"]),
-        refuse_plural(ANSWERS["resource_plural"], ANSWERS["resource"]),
-        *(refuse_word(name, ANSWERS[name], ANSWERS["resource"]) for name in lines),
-        refuse_line("description", ANSWERS["description"]),
-        refuse_line("author_name", ANSWERS["author_name"]),
-        refuse_workers(str(ANSWERS["workers"])),
-    )
-    for reason in filter(None, reasons):
-        print(reason, file=sys.stderr)
+    """Print every reason to refuse, and return the exit status."""
+    outdated = refuse_cookiecutter()
+    refusals = [outdated] if outdated else list(reasons().values())
+    if refusals:
+        print("\n".join(refusals), file=sys.stderr)
         return 1
     # What is younger than this file is rendered now; the hook that comes after reads that, and removes it.
     Path(".rendering").touch()

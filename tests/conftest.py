@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.variants import core_variants, docker_variants, is_fullest, name_of, render
+from tests.variants import docker_variants, is_fullest, name_of, render, variants_of_this_run
 
 type Make = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -41,7 +41,7 @@ def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["COOKIECUTTER_CONFIG"] = str(config)
 
 
-@pytest.fixture(scope="session", params=core_variants(), ids=name_of)
+@pytest.fixture(scope="session", params=variants_of_this_run(), ids=name_of)
 def variant(request: pytest.FixtureRequest) -> dict[str, bool]:
     """Each combination of features."""
     answers: dict[str, bool] = request.param
@@ -112,7 +112,7 @@ def answers(request: pytest.FixtureRequest) -> dict[str, Any]:
 def docker_project(answers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rendered project of each combination of features, for Docker."""
     slug = f"stack-{name_of(answers).replace('+', '-').replace('_', '-')}"
-    return render(tmp_path_factory.mktemp("docker"), project_slug=slug, workers="2", **answers)
+    return render(tmp_path_factory.mktemp("docker"), project_slug=slug, **answers)
 
 
 def clean_environment() -> dict[str, str]:

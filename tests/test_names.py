@@ -12,7 +12,7 @@ from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 
 from tests.conftest import clean_environment, install, make, options_for_tests
-from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, name_of, render, text_files
+from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, name_of, render, text_files, variants_of_this_run
 
 type Load = Callable[..., dict[str, Any]]
 
@@ -158,13 +158,14 @@ def test_the_default_words_are_those_of_the_template(tmp_path: Path) -> None:
     assert not (render(tmp_path) / ".rendering").exists()
 
 
-@pytest.fixture(scope="module", params=enumerate(core_variants()), ids=lambda param: name_of(param[1]))
+@pytest.fixture(scope="module", params=variants_of_this_run(), ids=name_of)
 def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A project of each combination of features for each name, which take turns to be the first.
 
     They share the .venv of the first.
     """
-    number, variant = request.param
+    variant = request.param
+    number = core_variants().index(variant)
     projects = []
     for one, many in NAMES[number % 2 :] + NAMES[: number % 2]:
         projects.append(render(tmp_path_factory.mktemp(one), resource=one, resource_plural=many, **variant))

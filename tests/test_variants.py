@@ -1,5 +1,6 @@
 """Every variant: its files are valid, its tests pass, it boots as in production and serves."""
 
+import json
 import os
 import re
 import shlex
@@ -146,6 +147,16 @@ def test_production_refuses_embedded_parts(project: Path) -> None:
     assert done.returncode != 0
     sentence = "The service does not start: DATABASE_URL must name a PostgreSQL server when ENVIRONMENT is production."
     assert done.stderr.splitlines() == [sentence]
+
+
+def test_the_image_understands_automatic_workers(project: Path) -> None:
+    dockerfile = (project / "Dockerfile").read_text(encoding="utf-8")
+    entry_point: list[str] = json.loads(re.findall(r"^ENTRYPOINT (.*)$", dockerfile, re.MULTILINE)[0])
+    command = [*entry_point, str(project / ".venv/bin/gunicorn"), "--check-config", "app.main:app"]
+    for workers, status in (("auto", 0), ("2", 0), ("0", 1)):
+        environment = environment_of(WEB_CONCURRENCY=workers)
+        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
 
 
 @pytest.mark.parametrize("python_version", answers_to("python_version"))

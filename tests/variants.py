@@ -1,8 +1,12 @@
-"""The variants of the template, enumerated from cookiecutter.json, and how to render one."""
+"""The variants of the template, enumerated from cookiecutter.json, and how to render one.
+
+`python -m tests.variants` prints them for the workflows of GitHub Actions.
+"""
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,9 @@ SAMPLES: dict[str, list[str]] = {
     "workers": ["4", "auto"],
 }
 
+# The answers that this run is for, where it is for one variant: JSON in the environment.
+ONLY: dict[str, Any] = json.loads(os.environ.get("ANSWERS", "{}"))
+
 type Answers = Mapping[str, Any]
 
 
@@ -40,10 +47,15 @@ def answers_to(question: str) -> list[Any]:
     return SAMPLES[question]
 
 
+def product(questions: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield every combination of answers to some questions."""
+    for answers in itertools.product(*map(answers_to, questions)):
+        yield dict(zip(questions, answers, strict=True))
+
+
 def product_of_all_answers() -> Iterator[dict[str, Any]]:
     """Yield every combination of answers."""
-    for answers in itertools.product(*map(answers_to, QUESTIONS)):
-        yield dict(zip(QUESTIONS, answers, strict=True))
+    return product(list(QUESTIONS))
 
 
 def features() -> list[str]:
@@ -53,14 +65,42 @@ def features() -> list[str]:
 
 def core_variants() -> list[dict[str, bool]]:
     """Return every combination of features: those differ in code and dependencies."""
-    switches = itertools.product([True, False], repeat=len(features()))
-    return [dict(zip(features(), answers, strict=True)) for answers in switches]
+    return list(product(features()))
+
+
+def variants_of_this_run() -> list[dict[str, bool]]:
+    """Return the core variants, or the one that this run is for."""
+    return [variant for variant in core_variants() if {**variant, **ONLY}.items() >= variant.items()]
+
+
+def pairs_of(answers: Answers) -> set[tuple[tuple[str, Any], ...]]:
+    """Return every two answers that meet in a variant."""
+    return set(itertools.combinations(answers.items(), 2))
+
+
+def variants_with_every_pair(questions: Sequence[str]) -> list[dict[str, Any]]:
+    """Return few variants in which every two answers to different questions meet: what fails mostly fails for two."""
+    candidates = list(product(questions))
+    missing = set().union(*map(pairs_of, candidates))
+    chosen = []
+    while missing:
+        best = max(candidates, key=lambda answers: len(pairs_of(answers) & missing))
+        missing -= pairs_of(best)
+        chosen.append(best)
+    return chosen
+
+
+def choices() -> list[str]:
+    """Return the questions with more than one answer to try."""
+    return [question for question in QUESTIONS if len(answers_to(question)) > 1]
 
 
 def docker_variants() -> list[dict[str, Any]]:
-    """Return the core variants with the Python versions in turn, so that each version gets built."""
-    versions = itertools.cycle(answers_to("python_version"))
-    return [{**variant, "python_version": next(versions)} for variant in core_variants()]
+    """Return the variants that are run in Docker: every core variant, and each with every Python version somewhere."""
+    if ONLY:
+        return [ONLY]
+    variants = variants_with_every_pair(["python_version", *features()])
+    return [{**variant, "workers": "2" if is_fullest(variant) else "auto"} for variant in variants]
 
 
 def is_fullest(answers: Answers) -> bool:
@@ -82,3 +122,22 @@ def text_files(project: Path) -> dict[str, str]:
     """Return the text of every file that the template made, by its path."""
     made = (path for path in sorted(project.rglob("*")) if path.is_file() and ".venv" not in path.parts)
     return {path.relative_to(project).as_posix(): path.read_text(encoding="utf-8") for path in made}
+
+
+def job(answers: Answers) -> dict[str, str]:
+    """Return what a job of a workflow needs to know of a variant."""
+    name = " ".join([name_of(answers), *(answer for answer in answers.values() if isinstance(answer, str))])
+    return {"name": name, "python": answers["python_version"], "answers": json.dumps(answers)}
+
+
+def main() -> None:
+    """Print each list of variants as an output of a job: NAME=JSON."""
+    for name, variants in {
+        "variants": product(["python_version", *features()]),
+        "stacks": variants_with_every_pair(choices()),
+    }.items():
+        print(f"{name}={json.dumps(list(map(job, variants)))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,7 @@
 """Settings from the environment and from `.env`, checked before anything starts."""
 
+import functools
+import logging
 import sys
 from typing import Annotated, Literal, Self
 
@@ -11,6 +13,7 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,20 +25,44 @@ from app.highload.database import asyncpg_url, is_sqlite
 NAME = "{{ cookiecutter.project_slug }}"
 FOR_GUNICORN = {"web_concurrency", "graceful_timeout", "client_timeout", "log_level"}
 EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
+MOST_WORKERS = 64
+
+logger = logging.getLogger(__name__)
 
 
 class ConfigurationError(Exception):
     """The settings do not allow a start; the message says what to change."""
 
 
-def worker_count(value: object) -> object:
-    """Replace `auto` by the number of CPUs that this process may use."""
-    if value == "auto":
-        return available_cpus()
-    return value
+def worker_count(value: object, info: ValidationInfo) -> object:
+    """Replace `auto` by a worker for each CPU that this process may use, as far as they all get their connections."""
+    if value != "auto":
+        return value
+    settings, most = info.data, MOST_WORKERS
+    try:
+        if not is_sqlite(settings["database_url"]):
+            connections = settings["db_max_connections"] - settings["db_reserved_connections"]
+            # {% if cookiecutter.queued_writes %}
+            connections -= settings["worker_replicas"] * settings["worker_concurrency"]
+            # {% endif %}
+            most = min(most, connections // (settings["api_replicas"] * settings["db_pool_size"]))
+    except KeyError:
+        # Another setting is refused, and only that is told.
+        return 1
+    cpus = available_cpus()
+    if most < cpus:
+        taken = f"WEB_CONCURRENCY=auto takes {max(1, most)} API workers for {cpus} CPUs"
+        say_once(f"{taken}: never more than {MOST_WORKERS}, nor than DB_MAX_CONNECTIONS allows")
+    return max(1, min(cpus, most))
 
 
-WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=64)]
+@functools.cache
+def say_once(sentence: str) -> None:
+    """Log a sentence; Gunicorn reads the settings before its workers do, and they inherit that it is said."""
+    logger.warning(sentence)
+
+
+WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=MOST_WORKERS)]
 
 
 class Settings(BaseSettings):
@@ -47,7 +74,6 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")] = "http://localhost:8000"
 
-    web_concurrency: WorkerCount = Field(default_factory=available_cpus)
     api_replicas: PositiveInt = 1
     limit_concurrency: PositiveInt = 1000
     graceful_timeout: PositiveInt = 30
@@ -74,6 +100,9 @@ class Settings(BaseSettings):
     worker_concurrency: PositiveInt = 2
     worker_replicas: PositiveInt = 3
     # {% endif %}
+
+    # Below what `auto` depends on.
+    web_concurrency: WorkerCount = "auto"  # type: ignore[assignment]
 
     @property
     def production(self) -> bool:

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from app.config import ConfigurationError, Settings, load_settings
+from app import config
+from app.config import EMBEDDED_DATABASE_URL, ConfigurationError, Settings, load_settings
 from app.highload.cpus import available_cpus
 
 PRODUCTION = {
@@ -91,6 +92,56 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
 
 def test_auto_means_the_cpus_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch, {"WEB_CONCURRENCY": "auto"}).web_concurrency == available_cpus()
+    monkeypatch.delenv("WEB_CONCURRENCY")
+    assert load(monkeypatch, {}).web_concurrency == available_cpus()
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 16, 17, 32, 64, 65, 96, 1000])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"DATABASE_URL": EMBEDDED_DATABASE_URL},
+        {},
+        {"DB_MAX_CONNECTIONS": "1000"},
+        {"DB_POOL_SIZE": "1", "API_REPLICAS": "3"},
+        {"DB_POOL_SIZE": "40"},
+        {"DB_RESERVED_CONNECTIONS": "30"},
+        # {% if cookiecutter.queued_writes %}
+        {"WORKER_REPLICAS": "4", "WORKER_CONCURRENCY": "9"},
+        # {% endif %}
+    ],
+)
+def test_auto_keeps_every_bound_on_any_machine(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, settings: dict[str, str]
+) -> None:
+    monkeypatch.setattr(config, "available_cpus", lambda: cpus)
+    variables = {"DATABASE_URL": PRODUCTION["DATABASE_URL"], **settings}
+    auto = load(monkeypatch, variables | {"WEB_CONCURRENCY": "auto"}).web_concurrency
+    assert 1 <= auto <= min(cpus, 64)
+    if auto < cpus:
+        with pytest.raises(ConfigurationError):
+            load(monkeypatch, variables | {"WEB_CONCURRENCY": str(auto + 1)})
+
+
+def test_auto_says_once_that_it_takes_fewer_workers_than_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(config, "available_cpus", lambda: 96)
+    monkeypatch.setattr(config.logger, "warning", said.append)
+    config.say_once.cache_clear()
+    for _ in range(2):
+        load(monkeypatch, {"DATABASE_URL": EMBEDDED_DATABASE_URL, "WEB_CONCURRENCY": "auto"})
+    sentence = (
+        "WEB_CONCURRENCY=auto takes 64 API workers for 96 CPUs: never more than 64, nor than DB_MAX_CONNECTIONS allows"
+    )
+    assert said == [sentence]
+
+
+def test_auto_hides_no_other_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"^DB_POOL_SIZE: [^;]*$"):
+        load(monkeypatch, PRODUCTION | {"DB_POOL_SIZE": "0", "WEB_CONCURRENCY": "auto"})
+    monkeypatch.setenv("DB_POOL_SIZE", "200")
+    with pytest.raises(ConfigurationError, match="1 API workers x 200 "):
+        load(monkeypatch, PRODUCTION | {"WEB_CONCURRENCY": "auto"})
 
 
 def test_settings_take_keywords(monkeypatch: pytest.MonkeyPatch) -> None:
