@@ -159,6 +159,7 @@ def test_while_redis_is_away_a_kept_answer_may_be_old(oldest: float, good: bool)
     records = [NEW, change(2, 3), fetch(4.25, 5, "a", cached=True), page(4.25, 5, shown("a"), cached=True)]
     assert (not examine(records, oldest=oldest).reason) == good
     assert examine([NEW, change(2, 3), fetch(4.25, 5, "a")], oldest=9).reason, "around the cache nothing is old"
+    assert examine(records, caching=False, oldest=9).reason, "there is no cache"
 
 
 @pytest.mark.parametrize(
@@ -173,9 +174,9 @@ def test_while_redis_is_away_a_kept_answer_may_be_old(oldest: float, good: bool)
 )
 def test_a_message_that_arrives_after_a_deletion_brings_its_item_back(first: Record, good: bool) -> None:
     records = [first, fetch(2, 3, "a"), delete(4, 5), fetch(6, 7, None), fetch(8, 9, "a")]
-    assert (not examine(records, comes_back=True).reason) == good
+    assert (not examine(records, queued=True).reason) == good
     assert examine(records).reason
-    assert examine([*records, delete(10, 11), fetch(12, 13, "a")], comes_back=True).reason, "once"
+    assert examine([*records, delete(10, 11), fetch(12, 13, "a")], queued=True).reason, "once"
 
 
 def test_many_tries_without_an_answer_are_judged_soon() -> None:

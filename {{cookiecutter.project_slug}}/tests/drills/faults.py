@@ -1,13 +1,25 @@
 """What can break, how it is repaired, and what clients may see of it."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tests.drills.stack import Stack
+from tests.drills.stack import LONGEST_KEPT, Stack
 
 FAULT_SECONDS = 2.0
+# Seconds until a client is told that the service cannot do something now: what README.md promises.
+UNAVAILABLE_LIMIT = 2.0
+# Seconds that an answer may be old.
+# {% if not cookiecutter.caching %}
+OLDEST = 0.0
+# {% endif %}
+# {% if cookiecutter.caching %}
+# A process makes up within this time for an invalidation that Redis was too slow for. On a machine that is busy enough,
+# Redis is away for a moment by itself.
+OLDEST = 2.5
+# {% endif %}
 
 # What a request may end in, other than a good answer.
 UNAVAILABLE = "503"
@@ -17,9 +29,10 @@ SILENT = "silent"
 
 
 class Fault(NamedTuple):
-    """How to break parts, how to repair them, and the failures that clients may see.
+    """How to break parts, how to repair them, and what README.md lets clients see of it.
 
-    `strike` returns when the parts are broken, `repair` when they answer their health checks again.
+    `strike` returns when the parts are broken, `repair` when they answer their health checks again. A client gets a 503
+    within `unavailable_within` seconds, and no answer that is older than `oldest` seconds.
     """
 
     parts: frozenset[str]
@@ -27,25 +40,29 @@ class Fault(NamedTuple):
     repair: Callable[[Stack], object] = lambda _: None
     failures: frozenset[str] = frozenset()
     seconds: float = FAULT_SECONDS
+    unavailable_within: float = UNAVAILABLE_LIMIT
+    oldest: float = OLDEST
 
 
-def killed(*services: str, failures: Sequence[str] = ()) -> Fault:
+def killed(*services: str, failures: Sequence[str] = (), oldest: float = OLDEST) -> Fault:
     """Return the fault that containers are killed, and started again."""
     return Fault(
         frozenset(services),
         lambda stack: stack.compose("kill", *services),
         lambda stack: stack.up("--no-deps", *services),
         frozenset(failures),
+        oldest=oldest,
     )
 
 
-def frozen(service: str, *, failures: Sequence[str] = ()) -> Fault:
+def frozen(service: str, *, failures: Sequence[str] = (), oldest: float = OLDEST) -> Fault:
     """Return the fault that a container hangs, and goes on."""
     return Fault(
         frozenset([service]),
         lambda stack: stack.freeze(service),
         lambda stack: stack.thaw(service),
         frozenset(failures),
+        oldest=oldest,
     )
 
 
@@ -61,7 +78,7 @@ def process_killed(service: str, pattern: str, *, times: int = 1, failures: Sequ
 
 
 def process_frozen(service: str, pattern: str, *, failures: Sequence[str] = ()) -> Fault:
-    """Return the fault that a process of a container hangs, and goes on."""
+    """Return the fault that a process of a container hangs, keeps its clients waiting, and goes on."""
 
     def repair(stack: Stack) -> None:
         for process in stack.processes(service, pattern):
@@ -72,6 +89,7 @@ def process_frozen(service: str, pattern: str, *, failures: Sequence[str] = ()) 
         lambda stack: stack.signal_process("STOP", service, pattern),
         repair,
         frozenset(failures),
+        unavailable_within=math.inf,
     )
 
 
@@ -128,8 +146,8 @@ FAULTS = {
     "database-kill": killed("db", failures=[UNAVAILABLE]),
     "database-freeze": frozen("db", failures=[UNAVAILABLE]),
     # {% if cookiecutter.caching %}
-    "cache-kill": killed("redis"),
-    "cache-freeze": frozen("redis"),
+    "cache-kill": killed("redis", oldest=LONGEST_KEPT),
+    "cache-freeze": frozen("redis", oldest=LONGEST_KEPT),
     # {% endif %}
     # {% if cookiecutter.queued_writes %}
     "broker-kill": killed("rabbitmq"),
@@ -142,14 +160,14 @@ FAULTS = {
     "database-and-broker-kill": killed("db", "rabbitmq", failures=[UNAVAILABLE]),
     # {% endif %}
     # {% if cookiecutter.caching and cookiecutter.queued_writes %}
-    "everything-kill": killed("db", "redis", "rabbitmq", failures=[UNAVAILABLE]),
+    "everything-kill": killed("db", "redis", "rabbitmq", failures=[UNAVAILABLE], oldest=LONGEST_KEPT),
     # {% endif %}
 }
 DEPLOYS = frozenset(name for name in FAULTS if name.endswith(("reload", "stop", "replace", "scale")))
 
 
 def together(faults: Sequence[Fault]) -> Fault:
-    """Return the fault that all of these strike at the same time."""
+    """Return the fault that all of these strike at the same time; the mildest of their promises counts."""
 
     def strike(stack: Stack) -> None:
         for fault in faults:
@@ -165,4 +183,6 @@ def together(faults: Sequence[Fault]) -> Fault:
         repair,
         frozenset().union(*(fault.failures for fault in faults)),
         max(fault.seconds for fault in faults),
+        max(fault.unavailable_within for fault in faults),
+        max(fault.oldest for fault in faults),
     )

@@ -81,9 +81,9 @@ def create(key: str, *, keyed: bool) -> Ask:
     return Ask("create", "POST", key=key, value=key, headers={IDEMPOTENCY_KEY: key} if keyed else {})
 
 
-def page() -> Ask:
-    """Ask for the newest rows, now and then around the cache."""
-    return Ask("list", "GET", headers=some_headers())
+def page(*, around_the_cache: float = 0.25) -> Ask:
+    """Ask for the newest rows; so many of these go around the cache."""
+    return Ask("list", "GET", headers=some_headers(around_the_cache))
 
 
 def anything(known: Mapping[str, str]) -> Ask:
@@ -92,15 +92,15 @@ def anything(known: Mapping[str, str]) -> Ask:
     path = f"{resource.PATH}/{known[key]}"
     kind = random.choices(("fetch", "change", "delete"), (5, 4, 1))[0]
     if kind == "fetch":
-        return Ask("fetch", "GET", path, key, headers=some_headers())
+        return Ask("fetch", "GET", path, key, headers=some_headers(0.25))
     if kind == "change":
         return Ask("change", "PATCH", path, key, f"{key}/{next(CHANGES)}")
     return Ask("delete", "DELETE", path, key)
 
 
-def some_headers() -> Mapping[str, str]:
-    """Return headers that let one of four reads go around the cache."""
-    return AROUND_THE_CACHE if random.random() < 0.25 else {}
+def some_headers(around_the_cache: float) -> Mapping[str, str]:
+    """Return headers that let this share of reads go around the cache."""
+    return AROUND_THE_CACHE if random.random() < around_the_cache else {}
 
 
 def key_of(value: str) -> str:

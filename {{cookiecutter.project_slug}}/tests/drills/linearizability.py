@@ -62,12 +62,15 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
-def examine(history: Sequence[Record], *, oldest: float = 0.0, comes_back: bool = False) -> Verdict:
+def examine(history: Sequence[Record], *, caching: bool = True, oldest: float = 0.0, queued: bool = False) -> Verdict:
     """Return whether there is an order that explains all answers.
 
-    A cached read may be `oldest` seconds old. `comes_back` says that items are queued, so a message may arrive late.
+    Without `caching` every read is one of the database; with it, a read through the cache may be `oldest` seconds old.
+    `queued` says that items go through a queue.
     """
-    objects = operations_of(history, oldest=oldest, comes_back=comes_back)
+    if not caching:
+        history = [record._replace(cached=False) for record in history]
+    objects = operations_of(history, oldest=oldest, queued=queued)
     for key, operations in objects.items():
         if first_impossible(operations) is not None:
             began = min(record.start for record in history)
@@ -171,7 +174,7 @@ def since(bit: int, trail: tuple[tuple[int, State], ...]) -> tuple[tuple[int, St
 
 
 def operations_of(
-    history: Sequence[Record], *, oldest: float = 0.0, comes_back: bool = False
+    history: Sequence[Record], *, oldest: float = 0.0, queued: bool = False
 ) -> dict[str, list[Operation]]:
     """Return the operations on each item that somebody wanted to create."""
     rest = min((record.start for record in history if record.kind == "stored"), default=OPTIONAL)
@@ -184,7 +187,7 @@ def operations_of(
     for record in history:
         start = record.start - oldest * record.cached
         if record.key in objects:
-            objects[record.key] += operations_on_one(record, start, rest=rest, comes_back=comes_back)
+            objects[record.key] += operations_on_one(record, start, rest=rest, queued=queued)
         elif not record.key and record.status == 200:
             shown = {key_of(row.value): row.value for row in record.rows}
             for key in (shown.keys() & begun.keys()) | set(in_reach(record)):
@@ -215,7 +218,7 @@ def reach(history: Sequence[Record], begun: Mapping[str, float]) -> Callable[[Re
     return in_reach
 
 
-def operations_on_one(record: Record, start: float, *, rest: float, comes_back: bool) -> Iterator[Operation]:
+def operations_on_one(record: Record, start: float, *, rest: float, queued: bool) -> Iterator[Operation]:
     """Yield what a request did to its item."""
     kind, _, end, status, _, value = record[:6]
     shown = record.rows[0].value if record.rows else None
@@ -226,7 +229,7 @@ def operations_on_one(record: Record, start: float, *, rest: float, comes_back: 
             end = math.nextafter(rest, start)
         answer = shown if status == 201 else None
         yield Operation("create", start, OPTIONAL if unclear else end, value, answer, record=record)
-        if comes_back and not (record.keyed and status == 201):
+        if queued and not (record.keyed and status == 201):
             yield Operation("create", start, OPTIONAL, value, record=record)
     elif kind == "change" and (unclear or status == 200):
         yield Operation("change", start, OPTIONAL if unclear else end, value, record=record)
