@@ -58,10 +58,10 @@ GOOD = {
     "writes at the same time have any order": [NEW, change(2, 5, "a/1"), change(3, 4, "a/2"), fetch(6, 7, "a/1")],
     "no answer: it happens late": [NEW, change(2, 3, "a/1", None), fetch(4, 5, "a"), fetch(6, 7, "a/1")],
     "no answer: it never happens": [NEW, delete(2, 3, 503), fetch(4, 5, "a")],
-    "no answer to a create, and the item is there": [create(0, 1, None), fetch(2, 3, None), page(4, 5, shown("a"))],
+    "no answer to a create, and the row is there": [create(0, 1, None), fetch(2, 3, None), page(4, 5, shown("a"))],
     "a refusal changes nothing": [NEW, change(2, 3, "a/1", 422), fetch(4, 5, "a")],
-    "a queued item is stored later": [create(0, 1, 202), fetch(2, 3, None), delete(4, 5, 404), stored(9, "a")],
-    "a queued item is deleted": [create(0, 1, 202), fetch(2, 3, "a"), delete(4, 5), stored(9)],
+    "a queued row is stored later": [create(0, 1, 202), fetch(2, 3, None), delete(4, 5, 404), stored(9, "a")],
+    "a queued row is deleted": [create(0, 1, 202), fetch(2, 3, "a"), delete(4, 5), stored(9)],
     "a repetition creates nothing": [
         create(0, 1, 503, keyed=True),
         create(2, 3, keyed=True),
@@ -75,7 +75,7 @@ GOOD = {
         fetch(6, 7, None),
         stored(9, "a"),
     ],
-    "a list ends before an older item": [
+    "a list ends before an older row": [
         *OLD,
         page(2, 3, shown("c", 2), shown("b", 1)),
         page(4, 5, shown("c", 2), shown("b", 1), shown("a", 0)),
@@ -89,7 +89,7 @@ GOOD = {
     "rows of others": [page(0, 1, shown("z")), NEW, page(2, 3, shown("z", 2), shown("a"))],
 }
 BAD = {
-    "a lost item": [NEW, fetch(2, 3, None)],
+    "a lost row": [NEW, fetch(2, 3, None)],
     "a lost change": [NEW, change(2, 3), fetch(4, 5, "a")],
     "a change that is undone": [NEW, change(2, 3, "a/1"), change(4, 5, "a/2"), fetch(6, 7, "a/1")],
     "a read goes back in time": [NEW, change(2, 9), fetch(3, 4, "a/1"), fetch(5, 6, "a")],
@@ -97,7 +97,7 @@ BAD = {
         *(NEW, change(2, 9, "a/1"), change(2, 9, "a/2")),
         *(fetch(3, 4, "a/1"), fetch(5, 6, "a/2"), fetch(7, 8, "a/1")),
     ],
-    "a deleted item is there": [NEW, delete(2, 3), fetch(4, 5, "a")],
+    "a deleted row is there": [NEW, delete(2, 3), fetch(4, 5, "a")],
     "a deletion happens twice": [NEW, delete(2, 3), delete(4, 5)],
     "a change of what was deleted": [NEW, delete(2, 3), change(4, 5)],
     "a deletion that finds nothing": [NEW, delete(2, 3, 404)],
@@ -105,13 +105,13 @@ BAD = {
         *(NEW, change(2, 3, "a/1", None), fetch(4, 5, "a/1"), change(6, 7, "a/2"), fetch(8, 9, "a/1")),
     ],
     "a refusal changes something": [NEW, change(2, 3, "a/1", 422), fetch(4, 5, "a/1")],
-    "an item that nobody has created yet": [fetch(0, 1, "a"), create(2, 3)],
-    "a queued item vanishes": [create(0, 1, 202), fetch(2, 3, "a"), fetch(4, 5, None), stored(9, "a")],
-    "a queued item is never stored": [create(0, 1, 202), stored(9)],
+    "a row that nobody has created yet": [fetch(0, 1, "a"), create(2, 3)],
+    "a queued row vanishes": [create(0, 1, 202), fetch(2, 3, "a"), fetch(4, 5, None), stored(9, "a")],
+    "a queued row is never stored": [create(0, 1, 202), stored(9)],
     "a repetition shows what is no more": [NEW, change(2, 3), create(4, 5)],
-    "a list lacks an item": [*OLD, page(2, 3, shown("c", 2), shown("b", 1), shown("a")), page(4, 5, shown("a"))],
-    "an empty list lacks an item": [*OLD, page(2, 3, shown("c", 2), shown("b", 1), shown("a")), page(4, 5)],
-    "a list shows a deleted item": [NEW, delete(2, 3), page(4, 5, shown("a"))],
+    "a list lacks a row": [*OLD, page(2, 3, shown("c", 2), shown("b", 1), shown("a")), page(4, 5, shown("a"))],
+    "an empty list lacks a row": [*OLD, page(2, 3, shown("c", 2), shown("b", 1), shown("a")), page(4, 5)],
+    "a list shows a deleted row": [NEW, delete(2, 3), page(4, 5, shown("a"))],
     "a list shows an old text": [NEW, change(2, 3), page(4, 5, shown("a"))],
     "a kept answer is from before an answered write": [
         NEW,
@@ -172,7 +172,7 @@ def test_while_redis_is_away_a_kept_answer_may_be_old(oldest: float, good: bool)
         (create(0, 1, 422), False),
     ],
 )
-def test_a_message_that_arrives_after_a_deletion_brings_its_item_back(first: Record, good: bool) -> None:
+def test_a_message_that_arrives_after_a_deletion_brings_its_row_back(first: Record, good: bool) -> None:
     records = [first, fetch(2, 3, "a"), delete(4, 5), fetch(6, 7, None), fetch(8, 9, "a")]
     assert (not examine(records, queued=True).reason) == good
     assert examine(records).reason
@@ -191,10 +191,10 @@ def test_many_tries_without_an_answer_are_judged_soon() -> None:
 @st.composite
 def executions(draw: st.DrawFn) -> list[Record]:
     """Requests that took effect one after another, each at a moment of its own, with answers before and after it."""
-    items: dict[str, str] = {}
+    now: dict[str, str] = {}
     created: dict[str, Shown] = {}
     # When writes were answered, and what was there after each.
-    writes = [(-math.inf, items)]
+    writes = [(-math.inf, now)]
     records = []
     kinds: st.SearchStrategy[Kind] = st.sampled_from(["create", "change", "delete", "fetch", "list"])
     for number in range(draw(st.integers(1, 25))):
@@ -208,7 +208,7 @@ def executions(draw: st.DrawFn) -> list[Record]:
         if kind in ("fetch", "list"):
             cached = draw(st.booleans())
             last = max(index for index, (until, _) in enumerate(writes) if until < start)
-            seen = draw(st.sampled_from([there for _, there in writes[last:]])) if cached else items
+            seen = draw(st.sampled_from([there for _, there in writes[last:]])) if cached else now
             if kind == "fetch":
                 rows = (shown(seen[key]),) if key in seen else ()
                 records.append(Record("fetch", start, end, 200 if rows else 404, key, rows=rows, cached=cached))
@@ -221,22 +221,20 @@ def executions(draw: st.DrawFn) -> list[Record]:
         value = f"{key}/{number}" if kind == "change" else key
         if kind == "create":
             created.setdefault(key, shown(key, draw(st.integers(0, 5))))
-        if kind != "create" and key not in items:
+        if kind != "create" and key not in now:
             status = 404
         elif happens:
-            items = items | {key: items.get(key, key) if kind == "create" else value}
+            now = now | {key: now.get(key, key) if kind == "create" else value}
             if kind == "delete":
-                del items[key]
-        rows = (
-            (created[key]._replace(value=items[key] if status == 201 else value),) if status < 203 and answered else ()
-        )
+                del now[key]
+        rows = (created[key]._replace(value=now[key] if status == 201 else value),) if status < 203 and answered else ()
         given = status if answered else draw(st.sampled_from([None, 503]))
         if answered and status == 202:
             end = float(draw(st.integers(int(start), int(end))))
         records.append(Record(kind, start, end, given, key, value, rows))
         if happens and status != 404:
-            writes.append((end if answered and status != 202 else math.inf, items))
-    records.append(stored(9999, *items.values()))
+            writes.append((end if answered and status != 202 else math.inf, now))
+    records.append(stored(9999, *now.values()))
     return draw(st.permutations(records))
 
 

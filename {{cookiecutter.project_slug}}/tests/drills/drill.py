@@ -103,7 +103,7 @@ def judge(
 ) -> Outcome:
     """Compare what was seen with what may be."""
     ids = {key_of(row.value): row.id for row in stored}
-    lost = sum(ids.get(key) != item_id for key, item_id in load.kept.items())
+    lost = sum(ids.get(key) != row_id for key, row_id in load.kept.items())
     doubled = len(stored) - len(ids) + len(load.mistaken)
     recovery = max(0.0, load.last_failure - repaired)
     budget = connection_budget()

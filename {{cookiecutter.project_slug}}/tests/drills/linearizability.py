@@ -1,8 +1,8 @@
 """Whether a history is linearizable: each request took effect at one moment between its begin and its answer.
 
 Herlihy and Wing, "Linearizability: A Correctness Condition for Concurrent Objects", 1990. A history is linearizable
-when that of each object is (their locality), so every item is a register of its own: absent, or a text. A list is a
-read of each item that it shows, and of each that it does not show although it reaches back so far.
+when that of each object is (their locality), so every row is a register of its own: absent, or a text. A list is a
+read of each row that it shows, and of each that it does not show although it reaches back so far.
 
 The search is that of Wing and Gong, "Testing and Verifying Concurrent Objects", 1993, with what Lowe, "Testing for
 linearizability", 2017, adds: it remembers what it has tried, and an operation happens only when an answer needs that.
@@ -11,11 +11,11 @@ What README.md promises decides what an operation may do:
 
 - A write without an answer, or with a 5xx, happens at any time from its begin on, or never.
 - A 202 is stored at any time from its begin on, and before the system has come to rest. What was seen stays.
-- 404 says that the item is not there, for a write as for a read. Any other refusal says nothing of the item.
+- 404 says that the row is not there, for a write as for a read. Any other refusal says nothing of the row.
 - A read through the cache sees what the last answered write has left, or a write that had no answer yet when the read
   began. So it may see less than another read before it, and no less than what was answered: a regular register
   (Lamport, "On interprocess communication", 1986). While Redis is away, it may be as old as `oldest` says.
-- An item that was queued comes back when it is deleted before its message arrives.
+- A row that was queued comes back when it is deleted before its message arrives.
 """
 
 import math
@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 
 from tests.drills.history import Record, key_of
 
-# The text of an item, or None where there is none.
+# The text of a row, or None where there is none.
 type State = str | None
 # Which of the open operations have happened, a bit for each, and the states since the last answered write, each with
 # the bit of the write that made it.
@@ -39,7 +39,7 @@ LINES = 12
 
 
 class Operation(NamedTuple):
-    """An operation on one item; one that ends at OPTIONAL may never have happened.
+    """An operation on one row; one that ends at OPTIONAL may never have happened.
 
     `value` is what it writes or has read, `answer` what the answer to a create has shown. A `cached` read may see the
     state before a write that had no answer when the read began.
@@ -66,7 +66,7 @@ def examine(history: Sequence[Record], *, caching: bool = True, oldest: float = 
     """Return whether there is an order that explains all answers.
 
     Without `caching` every read is one of the database; with it, a read through the cache may be `oldest` seconds old.
-    `queued` says that items go through a queue.
+    `queued` says that rows go through a queue.
     """
     if not caching:
         history = [record._replace(cached=False) for record in history]
@@ -79,7 +79,7 @@ def examine(history: Sequence[Record], *, caching: bool = True, oldest: float = 
 
 
 def first_impossible(operations: Sequence[Operation]) -> Operation | None:
-    """Return the first operation on an item whose answer no order explains, or None when there is an order."""
+    """Return the first operation on a row whose answer no order explains, or None when there is an order."""
     known = {value for operation in operations if operation.kind != "change" for value in operation[3:5]}
     # A change that nobody has seen need not have happened.
     operations = [each for each in operations if each.kind != "change" or each.end < OPTIONAL or each.value in known]
@@ -176,7 +176,7 @@ def since(bit: int, trail: tuple[tuple[int, State], ...]) -> tuple[tuple[int, St
 def operations_of(
     history: Sequence[Record], *, oldest: float = 0.0, queued: bool = False
 ) -> dict[str, list[Operation]]:
-    """Return the operations on each item that somebody wanted to create."""
+    """Return the operations on each row that somebody wanted to create."""
     rest = min((record.start for record in history if record.kind == "stored"), default=OPTIONAL)
     begun: dict[str, float] = {}
     for record in history:
@@ -197,15 +197,15 @@ def operations_of(
 
 
 def reach(history: Sequence[Record], begun: Mapping[str, float]) -> Callable[[Record], Iterator[str]]:
-    """Return what tells which items a list shows if they are there: those that are not older than its last one.
+    """Return what tells which rows a list shows if they are there: those that are not older than its last one.
 
-    An item that nobody had asked for when the list was answered is not among them.
+    A row that nobody had asked for when the list was answered is not among them.
     """
     rows = {key_of(row.value): row for record in history for row in record.rows if row.created_at}
     position = {key: (datetime.fromisoformat(row.created_at), row.id) for key, row in rows.items()}
     keys = sorted(begun.keys() & position.keys(), key=position.__getitem__)
     positions = [position[key] for key in keys]
-    # Of each item and those behind it, when the first was asked for.
+    # Of each row and those behind it, when the first was asked for.
     first_begun = list(accumulate((begun[key] for key in reversed(keys)), min))[::-1]
 
     def in_reach(record: Record) -> Iterator[str]:
@@ -219,7 +219,7 @@ def reach(history: Sequence[Record], begun: Mapping[str, float]) -> Callable[[Re
 
 
 def operations_on_one(record: Record, start: float, *, rest: float, queued: bool) -> Iterator[Operation]:
-    """Yield what a request did to its item."""
+    """Yield what a request did to its row."""
     kind, _, end, status, _, value = record[:6]
     shown = record.rows[0].value if record.rows else None
     unclear = status is None or status >= 500
@@ -272,7 +272,7 @@ def begin_of(record: Record) -> float:
 
 
 def sentence(key: str, record: Record | None, began: float) -> str:
-    """Say when something was asked of an item, and what was answered."""
+    """Say when something was asked of a row, and what was answered."""
     if record is None:
         return f"something was asked of {key}"
     asked = f"{record.kind} {record.value or key} ({record.start - began:.3f} to {record.end - began:.3f} s)"
@@ -282,5 +282,5 @@ def sentence(key: str, record: Record | None, began: float) -> str:
         return f"{asked} got no answer"
     shown = [row.value for row in record.rows if key_of(row.value) == key]
     if record.status == 200 and record.kind in ("fetch", "list", "stored"):
-        return f"{asked} showed {shown[0] if shown else 'no such item'}"
+        return f"{asked} showed {shown[0] if shown else 'no such row'}"
     return f"{asked} got {record.status}"

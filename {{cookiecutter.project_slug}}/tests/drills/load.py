@@ -1,4 +1,4 @@
-"""Clients that create, list, fetch, change and delete items, and remember every answer."""
+"""Clients that create, list, fetch, change and delete rows, and remember every answer."""
 
 import asyncio
 import random
@@ -18,9 +18,9 @@ TIMEOUT = 15.0
 ACCEPTED = (201, 202)
 NOT_THERE = 404
 GOOD = (200, *ACCEPTED, 204)
-# Clients meet at so few items, which give way to new ones.
-SHARED_ITEMS = 20
-SHARES_OF_NEW_ITEMS = 0.05
+# Clients share so few rows, and this part of the new ones takes the place of others.
+SHARED = 20
+SHARE_OF_NEW = 0.05
 BROKEN_WHEN_KEPT = "broken on a kept connection"
 
 
@@ -37,8 +37,8 @@ class Service(Protocol):
 class Load:
     """The clients and their memory.
 
-    Each item has a name of its own. Half of the clients send an idempotency key and repeat after a failure, and a
-    quarter makes a new connection for each request. All meet at a few items, which they fetch, change and delete.
+    Each row has a name of its own. Half of the clients send an idempotency key and repeat after a failure, a quarter
+    makes a new connection for each request, and all of them fetch, change and delete a few rows that they share.
     """
 
     def __init__(self, service: Service) -> None:
@@ -61,7 +61,7 @@ class Load:
     @property
     def kept(self) -> dict[str, str]:
         """The ids of what was accepted and may not be gone, by their keys."""
-        return {key: item_id for key, item_id in self.accepted.items() if key not in self.deleted}
+        return {key: row_id for key, row_id in self.accepted.items() if key not in self.deleted}
 
     async def run(self, name: str) -> None:
         """Send until it is told to stop, and show on a terminal how it goes."""
@@ -127,14 +127,14 @@ class Load:
         return good
 
     def remember(self, record: Record) -> None:
-        """Add a request to the history, and tell which items must be there."""
+        """Add a request to the history, and tell which rows must be there."""
         self.history.append(record)
         if record.kind == "create" and record.status in ACCEPTED:
-            item_id = record.rows[0].id
-            if self.accepted.setdefault(record.key, item_id) != item_id:
+            row_id = record.rows[0].id
+            if self.accepted.setdefault(record.key, row_id) != row_id:
                 self.mistaken.append(record.key)
-            if len(self._shared) < SHARED_ITEMS or random.random() < SHARES_OF_NEW_ITEMS:
-                self._shared = dict([*self._shared.items(), (record.key, item_id)][-SHARED_ITEMS:])
+            if len(self._shared) < SHARED or random.random() < SHARE_OF_NEW:
+                self._shared = dict([*self._shared.items(), (record.key, row_id)][-SHARED:])
         elif record.kind == "delete" and record.status != NOT_THERE:
             self.deleted.add(record.key)
 
