@@ -24,6 +24,7 @@ def assert_nothing_lost(done: subprocess.CompletedProcess[str], *, names: set[st
     rows = re.findall(r"^([a-z+-]+) +[\d.]+ +\d+ +(\d+) +(\d+) +(\d+)(?: +(\d+))? ", done.stdout, re.MULTILINE)
     assert rows, done.stdout
     assert names <= {name for name, *_ in rows}, done.stdout
+    assert done.stdout.count("; linearizable: ") == sum(name != "overload" for name, *_ in rows), done.stdout
     for name, accepted, stored, lost, doubled in rows:
         # Without names, the flood of the overload cannot tell that an item is doubled.
         assert (lost, doubled) == ("0", "" if name == "overload" else "0")

@@ -6,15 +6,18 @@ What must never be fails at once, what a busy machine can cause fails the second
 import argparse
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
 from tests.drills import __main__ as drills
-from tests.drills.drill import Outcome
-from tests.drills.faults import FAULTS
+from tests.drills.drill import Outcome, judge
+from tests.drills.faults import BROKEN, FAULTS, REFUSED, SILENT, UNAVAILABLE, Fault, together
+from tests.drills.history import Record, Shown
+from tests.drills.linearizability import Verdict
+from tests.drills.load import Load
 from tests.drills.stack import FREEZE_ATTEMPTS, Stack
 
 GOOD = Outcome("", "", [], [])
@@ -47,6 +50,81 @@ def test_a_sample_holds_so_many_drills_and_no_sample_all() -> None:
 
     assert len(set(names(4))) == 4
     assert sorted(names(None)) == sorted([*FAULTS, drills.OVERLOAD])
+
+
+def judged(
+    fault: Fault,
+    *,
+    failures: Iterable[str] = (),
+    unavailable: float = 0.0,
+    oldest: float = 0.0,
+    lasted: float = 2.0,
+    reason: str = "",
+) -> Outcome:
+    """Return the judgement on what clients have seen of a fault."""
+    stack = Stack("drill", 8900)
+    load = Load(stack)
+    load.seconds = 1.0
+    load.failures.update(failures)
+    load.slowest_unavailable = unavailable
+    return judge(
+        *(stack, fault, load, Verdict(9, 1, reason)),
+        stored=[],
+        struck=1,
+        repaired=1 + lasted,
+        newest_listed_after=oldest,
+    )
+
+
+@pytest.mark.parametrize("first", FAULTS)
+def test_of_several_faults_clients_may_see_what_each_alone_may_show(first: str) -> None:
+    def most(fault: Fault) -> dict[str, Any]:
+        seen: dict[str, Any] = {
+            "failures": fault.failures,
+            "unavailable": min(60.0, fault.unavailable_within),
+            "oldest": fault.oldest,
+        }
+        assert judged(fault, **seen)[2:] == ([], [])
+        return seen
+
+    for second in FAULTS:
+        seen = most(FAULTS[first])
+        for names in ((first, second), (second, first)):
+            assert judged(together([FAULTS[name] for name in names]), **seen)[2:] == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("names", "seen", "wrong", "slow"),
+    [
+        ("database-kill", {"failures": [UNAVAILABLE], "unavailable": 10.7}, [], ["it took 10.7 s to answer 503"]),
+        ("api-process-freeze database-kill", {"failures": [UNAVAILABLE], "unavailable": 10.7}, [], []),
+        ("api-stop api-process-freeze", {"failures": [UNAVAILABLE, REFUSED], "unavailable": 10.7}, [], []),
+        (
+            "api-kill database-freeze",
+            {"failures": [UNAVAILABLE], "unavailable": 2.1},
+            [],
+            ["it took 2.1 s to answer 503"],
+        ),
+        ("api-kill api-reload", {"failures": [BROKEN, REFUSED]}, [], []),
+        ("api-reload database-kill", {"failures": [BROKEN]}, ["1 requests ended in broken"], []),
+        ("api-process-freeze", {"failures": [SILENT]}, ["1 requests ended in silent"], []),
+        ("api-process-freeze database-kill", {"failures": [SILENT], "lasted": 14.0}, [], []),
+        ("database-freeze", {"failures": [SILENT], "lasted": 14.0}, ["1 requests ended in silent"], []),
+        ("api-kill database-kill", {"reason": "no order explains it"}, ["no order explains it"], []),
+        ("api-kill database-kill", {"oldest": 6.0}, ["a list was 6.0 s old"], []),
+    ],
+)
+def test_what_no_part_excuses_counts(names: str, seen: dict[str, Any], wrong: list[str], slow: list[str]) -> None:
+    assert judged(together([FAULTS[name] for name in names.split()]), **seen)[2:] == (wrong, slow)
+
+
+def test_what_clients_deleted_is_not_lost() -> None:
+    load = Load(Stack("drill", 8900))
+    for key in "abc":
+        load.remember(Record("create", 0, 1, 201, key, key, (Shown(key, f"id of {key}", ""),)))
+    for key, status in (("a", 204), ("b", 503), ("c", 404)):
+        load.remember(Record("delete", 2, 3, status, key))
+    assert load.kept == {"c": "id of c"}
 
 
 @pytest.fixture

@@ -1,13 +1,25 @@
 """What can break, how it is repaired, and what clients may see of it."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tests.drills.stack import Stack
+from tests.drills.stack import LONGEST_KEPT, Stack
 
 FAULT_SECONDS = 2.0
+# Seconds until a client is told that the service cannot do something now: what README.md promises.
+UNAVAILABLE_LIMIT = 2.0
+# Seconds that an answer may be old.
+# {% if not cookiecutter.caching %}
+OLDEST = 0.0
+# {% endif %}
+# {% if cookiecutter.caching %}
+# A process makes up within this time for an invalidation that Redis was too slow for. On a machine that is busy enough,
+# Redis is away for a moment by itself.
+OLDEST = 2.5
+# {% endif %}
 
 # What a request may end in, other than a good answer.
 UNAVAILABLE = "503"
@@ -17,9 +29,10 @@ SILENT = "silent"
 
 
 class Fault(NamedTuple):
-    """How to break parts, how to repair them, and the failures that clients may see.
+    """How to break parts, how to repair them, and what README.md lets clients see of it.
 
-    `strike` returns when the parts are broken, `repair` when they answer their health checks again.
+    `strike` returns when the parts are broken, `repair` when they answer their health checks again. A client gets a 503
+    within `unavailable_within` seconds, and no answer that is older than `oldest` seconds.
     """
 
     parts: frozenset[str]
@@ -27,6 +40,13 @@ class Fault(NamedTuple):
     repair: Callable[[Stack], object] = lambda _: None
     failures: frozenset[str] = frozenset()
     seconds: float = FAULT_SECONDS
+    unavailable_within: float = UNAVAILABLE_LIMIT
+    oldest: float = OLDEST
+
+
+def oldest_without(*services: str) -> float:
+    """Return how many seconds old an answer may be while services are away: without Redis, as old as it may get."""
+    return LONGEST_KEPT if "redis" in services else OLDEST
 
 
 def killed(*services: str, failures: Sequence[str] = ()) -> Fault:
@@ -36,6 +56,7 @@ def killed(*services: str, failures: Sequence[str] = ()) -> Fault:
         lambda stack: stack.compose("kill", *services),
         lambda stack: stack.up("--no-deps", *services),
         frozenset(failures),
+        oldest=oldest_without(*services),
     )
 
 
@@ -46,6 +67,7 @@ def frozen(service: str, *, failures: Sequence[str] = ()) -> Fault:
         lambda stack: stack.freeze(service),
         lambda stack: stack.thaw(service),
         frozenset(failures),
+        oldest=oldest_without(service),
     )
 
 
@@ -61,7 +83,7 @@ def process_killed(service: str, pattern: str, *, times: int = 1, failures: Sequ
 
 
 def process_frozen(service: str, pattern: str, *, failures: Sequence[str] = ()) -> Fault:
-    """Return the fault that a process of a container hangs, and goes on."""
+    """Return the fault that a process of a container hangs, keeps its clients waiting, and goes on."""
 
     def repair(stack: Stack) -> None:
         for process in stack.processes(service, pattern):
@@ -72,6 +94,7 @@ def process_frozen(service: str, pattern: str, *, failures: Sequence[str] = ()) 
         lambda stack: stack.signal_process("STOP", service, pattern),
         repair,
         frozenset(failures),
+        unavailable_within=math.inf,
     )
 
 
@@ -149,7 +172,7 @@ DEPLOYS = frozenset(name for name in FAULTS if name.endswith(("reload", "stop", 
 
 
 def together(faults: Sequence[Fault]) -> Fault:
-    """Return the fault that all of these strike at the same time."""
+    """Return the fault that all of these strike at the same time; the mildest of their promises counts."""
 
     def strike(stack: Stack) -> None:
         for fault in faults:
@@ -165,4 +188,6 @@ def together(faults: Sequence[Fault]) -> Fault:
         repair,
         frozenset().union(*(fault.failures for fault in faults)),
         max(fault.seconds for fault in faults),
+        max(fault.unavailable_within for fault in faults),
+        max(fault.oldest for fault in faults),
     )

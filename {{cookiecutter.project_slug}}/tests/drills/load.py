@@ -1,51 +1,67 @@
-"""Clients that send new items, read lists, and remember every answer."""
+"""Clients that create, list, fetch, change and delete rows, and remember every answer."""
 
 import asyncio
-import json
+import random
 import sys
 import time
 from collections import Counter
-from datetime import datetime
-from typing import Any
+from typing import Protocol
 from uuid import uuid4
 
-from loadtest import resource
+from tests.drills import history
 from tests.drills.client import Broken, Connection, Refused, Reply, Silent
 from tests.drills.faults import BROKEN, REFUSED, SILENT, UNAVAILABLE
-from tests.drills.stack import Stack
+from tests.drills.history import Ask, Record
 
 CLIENTS = 20
 TIMEOUT = 15.0
-READ = 200
 ACCEPTED = (201, 202)
-STORED = 201
+NOT_THERE = 404
+GOOD = (200, *ACCEPTED, 204)
+# Clients share so few rows, and this part of the new ones takes the place of others.
+SHARED = 20
+SHARE_OF_NEW = 0.05
 BROKEN_WHEN_KEPT = "broken on a kept connection"
+
+
+class Service(Protocol):
+    """What is loaded; see `Stack`."""
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+
+    @property
+    def direct(self) -> bool: ...
 
 
 class Load:
     """The clients and their memory.
 
-    Each item has a name of its own. A list that is read after its 201 must show it, if it
-    reaches so far back; where it does not, the list is old, and `oldest` tells by how many seconds.
-
-    Half of the clients send an idempotency key and repeat after a failure, and a quarter makes a new connection for
-    each request.
+    Each row has a name of its own. Half of the clients send an idempotency key and repeat after a failure, a quarter
+    makes a new connection for each request, and all of them fetch, change and delete a few rows that they share.
     """
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self._stopping = False
+        self._shared: dict[str, str] = {}
         self.started = time.monotonic()
         self.seconds = 0.0
+        self.history: list[Record] = []
         self.answers: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.accepted: dict[str, str] = {}
+        self.deleted: set[str] = set()
         self.mistaken: list[str] = []
         self.posts: list[tuple[float, float]] = []
         self.slowest = 0.0
         self.slowest_unavailable = 0.0
-        self.oldest = 0.0
         self.last_failure = 0.0
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """The ids of what was accepted and may not be gone, by their keys."""
+        return {key: row_id for key, row_id in self.accepted.items() if key not in self.deleted}
 
     async def run(self, name: str) -> None:
         """Send until it is told to stop, and show on a terminal how it goes."""
@@ -64,81 +80,64 @@ class Load:
         self._stopping = True
 
     async def _be_a_client(self, *, keyed: bool, keeps: bool) -> None:
-        connection = Connection(lambda: self._stack.address, timeout=TIMEOUT, keeps=keeps)
+        connection = Connection(lambda: self._service.address, timeout=TIMEOUT, keeps=keeps)
         while not self._stopping:
-            name = str(uuid4())
-            headers = {"Idempotency-Key": name} if keyed else {}
-            reply = await self._post(connection, name, headers)
-            while keyed and not accepts(reply) and not self._stopping:
+            new = history.create(str(uuid4()), keyed=keyed)
+            accepted = await self._ask(connection, new)
+            while keyed and not accepted and not self._stopping:
                 await asyncio.sleep(0.1)
-                reply = await self._post(connection, name, headers)
-            answered = time.monotonic()
-            listed = await self._send(connection, "GET", b"", {})
-            if reply and reply.status == STORED and listed and listed.status == READ and lacks(listed, reply):
-                self.oldest = max(self.oldest, time.monotonic() - answered)
+                accepted = await self._ask(connection, new)
+            await self._ask(connection, history.page())
+            if self._shared and random.random() < 0.5:
+                await self._ask(connection, history.anything(self._shared))
         connection.close()
 
-    async def _post(self, connection: Connection, name: str, headers: dict[str, str]) -> Reply | None:
+    async def _ask(self, connection: Connection, ask: Ask) -> bool:
+        """Send a request, remember it with its answer, and return whether it was answered well."""
         started = time.monotonic()
-        reply = await self._send(connection, "POST", resource.body(name).encode(), headers)
-        self.posts.append((started, time.monotonic() - started))
-        if reply and accepts(reply):
-            item_id = json.loads(reply.body)["id"]
-            if self.accepted.setdefault(name, item_id) != item_id:
-                self.mistaken.append(name)
-        return reply
-
-    async def _send(self, connection: Connection, method: str, body: bytes, headers: dict[str, str]) -> Reply | None:
-        started = time.monotonic()
-        reply = None
+        reply: Reply | None = None
         try:
-            reply = await connection.request(method, resource.PATH, body=body, headers=headers)
+            reply = await connection.request(ask.method, ask.path, body=ask.body, headers=ask.headers)
         except Refused:
             self._fail(REFUSED, started)
+            await asyncio.sleep(0.05)
+            return False
         except Broken as error:
-            if self._stack.direct or error.reused:
+            if self._service.direct or error.reused:
                 self._fail(BROKEN_WHEN_KEPT if error.reused else BROKEN, started)
             else:
                 self._fail(REFUSED, started)
         except Silent:
             self._fail(SILENT, started)
-        else:
-            self.answers[f"{method} {reply.status}"] += 1
-            if reply.status not in (READ, *ACCEPTED):
-                self._fail(str(reply.status), started)
-        seconds = time.monotonic() - started
-        self.slowest = max(self.slowest, seconds)
+        ended = time.monotonic()
+        self.slowest = max(self.slowest, ended - started)
+        if ask.kind == "create":
+            self.posts.append((started, ended - started))
         if reply is None:
+            self.remember(ask.record(started, ended))
             await asyncio.sleep(0.05)
-        elif str(reply.status) == UNAVAILABLE:
-            self.slowest_unavailable = max(self.slowest_unavailable, seconds)
-        return reply
+            return False
+        self.remember(ask.record(started, ended, reply.status, reply.body))
+        self.answers[f"{ask.method} {reply.status}"] += 1
+        good = reply.status in GOOD or (reply.status == NOT_THERE and ask.kind in ("fetch", "change", "delete"))
+        if not good:
+            self._fail(str(reply.status), started)
+        if str(reply.status) == UNAVAILABLE:
+            self.slowest_unavailable = max(self.slowest_unavailable, ended - started)
+        return good
+
+    def remember(self, record: Record) -> None:
+        """Add a request to the history, and tell which rows must be there."""
+        self.history.append(record)
+        if record.kind == "create" and record.status in ACCEPTED:
+            row_id = record.rows[0].id
+            if self.accepted.setdefault(record.key, row_id) != row_id:
+                self.mistaken.append(record.key)
+            if len(self._shared) < SHARED or random.random() < SHARE_OF_NEW:
+                self._shared = dict([*self._shared.items(), (record.key, row_id)][-SHARED:])
+        elif record.kind == "delete" and record.status != NOT_THERE:
+            self.deleted.add(record.key)
 
     def _fail(self, failure: str, started: float) -> None:
         self.failures[failure] += 1
         self.last_failure = max(self.last_failure, started)
-
-
-def accepts(reply: Reply | None) -> bool:
-    """Whether an answer promises that the item is kept."""
-    return reply is not None and reply.status in ACCEPTED
-
-
-def lacks(listed: Reply, stored: Reply) -> bool:
-    """Whether a list does not show a stored item although it reaches back to its time."""
-    item = json.loads(stored.body)
-    items = items_in(listed)
-    if item["id"] in (shown["id"] for shown in items):
-        return False
-    return not items or created_at(items[-1]) < created_at(item)
-
-
-def items_in(reply: Reply) -> list[dict[str, Any]]:
-    """Return the items in a list, newest first."""
-    items: list[dict[str, Any]] = json.loads(reply.body)[resource.ROWS]
-    return items
-
-
-def created_at(item: dict[str, Any]) -> datetime:
-    """Return when an item was made."""
-    return datetime.fromisoformat(item["created_at"])
