@@ -1692,6 +1692,38 @@ MUTATIONS += [
         'type "colour" already exists',
         DATABASE,
     ),
+    Mutation(
+        "SQL is printed without a server",
+        "alembic/env.py",
+        "    if context.is_offline_mode():\n",
+        "    if False:\n",
+        "test_migrations.py::test_the_sql_is_printed_without_a_server",
+        "does not answer",
+    ),
+    Mutation(
+        "a connection sets nothing that a pooler refuses",
+        "app/highload/database.py",
+        '{"application_name": name}',
+        '{"application_name": name, "jit": "off"}',
+        "highload/test_database.py::test_a_connection_sets_nothing_that_a_pooler_refuses",
+        "jit",
+    ),
+    Mutation(
+        "an address that clients read differently is refused",
+        "app/highload/addresses.py",
+        r"(?:[^\s@/?#\[\]\\]*@)?",
+        r"(?:[^\s@?#\[\]\\]*@)?",
+        "highload/test_addresses.py::test_a_character_that_clients_read_differently_is_refused[/]",
+        "DID NOT RAISE",
+    ),
+    Mutation(
+        "a refused setting is not shown",
+        "app/config.py",
+        ", hide_input_in_errors=True",
+        "",
+        "test_config.py::test_no_message_shows_a_password",
+        "secret",
+    ),
 ]
 
 

@@ -281,11 +281,24 @@ async def test_sqlite_undoes_a_migration_that_leaves_a_row_without_its_parent(se
     assert await tables_in(url) == {"alembic_version", *Base.metadata.tables}
 
 
-def test_a_server_that_is_away_is_named() -> None:
+@pytest.fixture
+def closed_port() -> int:
+    """A port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def test_the_sql_is_printed_without_a_server(service: Path, closed_port: int) -> None:
+    sql = alembic(service, f"postgresql://app@127.0.0.1:{closed_port}/db", "upgrade", "head", "--sql")
+    for statement in ("BEGIN", "SELECT pg_advisory_xact_lock", *map("CREATE TABLE {} (".format, Base.metadata.tables)):
+        assert statement in sql
+    assert "TIMESTAMP WITH TIME ZONE" in sql
+
+
+def test_a_server_that_is_away_is_named(closed_port: int) -> None:
     with pytest.raises(SystemExit, match="the server of DATABASE_URL does not answer: ConnectionRefusedError"):
-        migrate(f"postgresql://app@127.0.0.1:{port}/db", "upgrade", "head")
+        migrate(f"postgresql://app@127.0.0.1:{closed_port}/db", "upgrade", "head")
 
 
 async def test_a_wrong_password_is_named(postgresql_url: str) -> None:
