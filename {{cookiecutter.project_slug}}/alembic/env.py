@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.config import ConfigurationError, Settings, load_settings
 from app.db import create_engine
-from app.highload.migrations import OPTIONS, one_transaction
+from app.highload.migrations import OPTIONS, one_transaction, refuse_to_upgrade_without_revisions
 from app.models import Base
 
 # Any number will do, as long as no other program locks the same one in this database.
@@ -52,6 +52,7 @@ async def connect_and_migrate(settings: Settings) -> None:
 
 def main() -> None:
     """Migrate, or with `--sql` print what would migrate, which needs no server."""
+    refuse_to_upgrade_without_revisions()
     settings = load_settings()
     if context.is_offline_mode():
         run(url=settings.database_url, literal_binds=True)
