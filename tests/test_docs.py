@@ -24,7 +24,7 @@ EXECUTED_ELSEWHERE = {
     "make load": test_load.report,
     "make soak": test_drills.test_a_soak_loses_or_doubles_no_item,
     "make lint": test_lint.test_the_variant_is_clean,
-    'make migration m="add a column"': test_variants.test_the_tests_of_the_variant_pass,
+    'make revision M="add a column"': test_variants.test_the_tests_of_the_variant_pass,
     "make lock": test_render.test_requirements_satisfy_the_ranges,
     test_variants.ORIGINAL_COMMAND: test_variants.test_the_variant_boots_and_serves,
     "docker compose up --build -d --wait": test_stack.test_an_item_lives_and_dies,

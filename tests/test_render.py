@@ -127,6 +127,14 @@ def test_many_workers_get_enough_connections(tmp_path: Path) -> None:
     assert compose["services"]["db"]["command"][-1] == "max_connections=${DB_MAX_CONNECTIONS:-340}"
 
 
+@pytest.mark.parametrize("variant", core_variants(), ids=name_of)
+def test_the_containers_need_nothing_of_the_directory(variant: dict[str, bool], tmp_path: Path) -> None:
+    """The daemon may be on another machine."""
+    compose = yaml.safe_load((render(tmp_path, **variant) / "docker-compose.yml").read_text(encoding="utf-8"))
+    mounted = {mount for service in compose["services"].values() for mount in service.get("volumes", [])}
+    assert {mount.partition(":")[0] for mount in mounted} <= set(compose["volumes"])
+
+
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
 def test_requirements_are_pinned_with_hashes_and_without_addresses(tmp_path: Path, name: str) -> None:
     text = (render(tmp_path) / name).read_text(encoding="utf-8")

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import sys
+from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from app.config import ConfigurationError, load_settings
+from app.config import ConfigurationError, Settings, load_settings
 from app.db import create_engine
-from app.highload.migrations import OPTIONS, one_transaction
+from app.highload.migrations import OPTIONS, one_transaction, refuse_to_upgrade_without_revisions
 from app.models import Base
 
 # Any number will do, as long as no other program locks the same one in this database.
@@ -20,25 +21,21 @@ ADVISORY_LOCK = 7_236_531_684_420_101_337
 def migrate(connection: Connection) -> None:
     """Run the migrations; whoever comes second waits and finds nothing left to do."""
     with one_transaction(connection):
-        run(connection)
+        run(connection=connection)
 
 
-def run(connection: Connection) -> None:
-    """Let Alembic do what its command asks for."""
-    context.configure(
-        connection=connection,
-        target_metadata=Base.metadata,
-        **OPTIONS,
-    )
+def run(**where: Any) -> None:
+    """Let Alembic do what its command asks for: on a connection, or as SQL for the database of a URL."""
+    context.configure(target_metadata=Base.metadata, **OPTIONS, **where)
     with context.begin_transaction():
-        if connection.dialect.name == "postgresql":
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+        if context.get_context().dialect.name == "postgresql":
+            context.execute(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
         context.run_migrations()
 
 
-async def main() -> None:
-    """Connect and migrate."""
-    engine = create_engine(load_settings(), pool_size=1)
+async def connect_and_migrate(settings: Settings) -> None:
+    """Migrate the configured database."""
+    engine = create_engine(settings, pool_size=1)
     try:
         connection = await engine.connect()
     except DBAPIError as error:
@@ -53,8 +50,18 @@ async def main() -> None:
         await engine.dispose()
 
 
+def main() -> None:
+    """Migrate, or with `--sql` print what would migrate, which needs no server."""
+    refuse_to_upgrade_without_revisions()
+    settings = load_settings()
+    if context.is_offline_mode():
+        run(url=settings.database_url, literal_binds=True)
+    else:
+        asyncio.run(connect_and_migrate(settings))
+
+
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 try:
-    asyncio.run(main())
+    main()
 except ConfigurationError as error:
     sys.exit(f"No migration: {error}.")

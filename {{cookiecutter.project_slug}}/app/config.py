@@ -18,8 +18,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.highload import addresses
 from app.highload.cpus import available_cpus
-from app.highload.database import asyncpg_url, is_sqlite
 
 # What this service calls itself: in its database, its cache and its queues, which it may share with other services.
 NAME = "{{ cookiecutter.project_slug }}"
@@ -40,7 +40,7 @@ def worker_count(value: object, info: ValidationInfo) -> object:
         return value
     settings, most = info.data, MOST_WORKERS
     try:
-        if not is_sqlite(settings["database_url"]):
+        if not addresses.is_sqlite(settings["database_url"]):
             connections = settings["db_max_connections"] - settings["db_reserved_connections"]
             # {% if cookiecutter.queued_writes %}
             connections -= settings["worker_replicas"] * settings["worker_concurrency"]
@@ -58,17 +58,27 @@ def worker_count(value: object, info: ValidationInfo) -> object:
 
 @functools.cache
 def say_once(sentence: str) -> None:
-    """Log a sentence; Gunicorn reads the settings before its workers do, and they inherit that it is said."""
+    """Log a sentence once in a process."""
     logger.warning(sentence)
 
 
 WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=MOST_WORKERS)]
+# Passwords are in these, and what shows settings must not show them.
+DatabaseUrl = Annotated[str, AfterValidator(addresses.database_url), Field(repr=False)]
+# {% if cookiecutter.caching %}
+RedisUrl = Annotated[Annotated[str, AfterValidator(addresses.redis_url)] | None, Field(repr=False)]
+# {% endif %}
+# {% if cookiecutter.queued_writes %}
+BrokerUrl = Annotated[Annotated[str, AfterValidator(addresses.broker_url)] | None, Field(repr=False)]
+# {% endif %}
 
 
 class Settings(BaseSettings):
     """What can be set; every name is an environment variable in capitals."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     environment: Literal["development", "production"] = "development"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -81,7 +91,7 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = 65_536
     max_waiting: PositiveInt = 1000
 
-    database_url: Annotated[str, AfterValidator(asyncpg_url)] = EMBEDDED_DATABASE_URL
+    database_url: DatabaseUrl = EMBEDDED_DATABASE_URL
     db_pool_size: PositiveInt = 5
     db_max_connections: PositiveInt = 100
     db_reserved_connections: int = Field(default=10, ge=0)
@@ -89,13 +99,13 @@ class Settings(BaseSettings):
     db_timeout: PositiveFloat = 0.9
     # {% if cookiecutter.caching %}
 
-    redis_url: str | None = None
+    redis_url: RedisUrl = None
     cache_ttl: PositiveInt = 60
     cache_timeout: PositiveFloat = 0.1
     # {% endif %}
     # {% if cookiecutter.queued_writes %}
 
-    broker_url: str | None = None
+    broker_url: BrokerUrl = None
     broker_deadline: PositiveFloat = 1.0
     worker_concurrency: PositiveInt = 2
     worker_replicas: PositiveInt = 3
@@ -112,7 +122,7 @@ class Settings(BaseSettings):
     @property
     def embedded_database(self) -> bool:
         """Whether the database is a SQLite file."""
-        return is_sqlite(self.database_url)
+        return addresses.is_sqlite(self.database_url)
 
     @model_validator(mode="after")
     def refuse_embedded_parts_in_production(self) -> Self:

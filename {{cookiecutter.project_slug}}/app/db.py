@@ -1,6 +1,7 @@
 """Where the service keeps things: its database, and what it has beside."""
 
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -16,10 +17,11 @@ from app.highload.reads.cache import ResponseCache, open_cache
 from app.highload.writes.queue import RowQueue
 
 # {%- endif +%}
-# {%- if cookiecutter.queued_writes +%}
 
+MIGRATIONS = Path(__file__).parent.parent / "alembic"
+# {% if cookiecutter.queued_writes %}
 QUEUE = RowQueue(f"{NAME}.rows", "app.tasks.store_rows")
-# {%- endif +%}
+# {% endif %}
 
 
 def open_database(settings: Settings, *, pool_size: int) -> AbstractAsyncContextManager[Database]:

@@ -11,6 +11,7 @@ from app import crud, db
 from app.config import NAME, Settings, load_settings
 from app.highload.http import health
 from app.highload.repository import Storage
+from app.highload.schema import Schema
 from app.highload.service import Service
 
 # {%- if cookiecutter.queued_writes +%}
@@ -30,7 +31,9 @@ def create_app(settings: Settings) -> Service:
         logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
-            checks: dict[str, Callable[[], Awaitable[None]]] = {"database": database.ping}
+            schema = Schema(database, db.MIGRATIONS)
+            await schema.warn()
+            checks: dict[str, Callable[[], Awaitable[None]]] = {"database": database.ping, "schema": schema.check}
             storage = Storage(database, name=NAME, max_waiting=settings.max_waiting)
             # {% if cookiecutter.caching %}
             if settings.redis_url:

@@ -11,6 +11,7 @@ from app.config import NAME, load_settings
 from app.highload import worker
 from app.highload.repository import Storage
 from app.highload.resource import Message
+from app.highload.schema import Schema
 from app.highload.writes import dead_letters
 
 settings = load_settings()
@@ -23,6 +24,7 @@ celery.conf.update(worker.reliable(db.QUEUE), worker_concurrency=settings.worker
 async def open_storage() -> AsyncGenerator[Storage]:
     """Open what a worker process needs, and close it."""
     async with db.open_database(settings, pool_size=1) as database:
+        await Schema(database, db.MIGRATIONS).warn()
         # A message bounds how many rows wait here.
         storage = Storage(database, name=NAME, max_waiting=sys.maxsize)
         # {% if cookiecutter.caching %}

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from app import config
 from app.config import EMBEDDED_DATABASE_URL, ConfigurationError, Settings, load_settings
@@ -45,15 +46,16 @@ def test_nothing_needs_to_be_set_for_development(monkeypatch: pytest.MonkeyPatch
     assert load(monkeypatch, {}).embedded_database
 
 
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
-def test_the_driver_is_named(scheme: str) -> None:
-    settings = Settings(_env_file=None, database_url=f"{scheme}://u:p@h/d")
-    assert settings.database_url == "postgresql+asyncpg://u:p@h/d"
-
-
-def test_the_option_of_other_drivers_is_translated() -> None:
-    settings = Settings(_env_file=None, database_url="postgres://u:p@h/d?sslmode=require")
-    assert settings.database_url == "postgresql+asyncpg://u:p@h/d?ssl=require"
+@pytest.mark.parametrize("name", [name for name in PRODUCTION if name != "ENVIRONMENT"])
+def test_no_message_shows_a_password(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert "secret" not in repr(load(monkeypatch, {"DATABASE_URL": PRODUCTION["DATABASE_URL"]}))
+    scheme = PRODUCTION[name].partition("://")[0]
+    with pytest.raises(ConfigurationError, match=f"^{name}: must have the form {scheme}://user:password@") as refused:
+        load(monkeypatch, {name: f"{scheme}://user:top/secret@host/1"})
+    assert "secret" not in str(refused.value)
+    with pytest.raises(ValidationError) as invalid:
+        Settings(_env_file=None)
+    assert "secret" not in str(invalid.value)
 
 
 def test_the_connection_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

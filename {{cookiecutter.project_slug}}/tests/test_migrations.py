@@ -14,7 +14,7 @@ from sqlalchemy import inspect, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.models import Base
-from tests.conftest import PROJECT, in_database, migrate
+from tests.conftest import PROJECT, Serve, in_database, migrate
 
 BIN = Path(sys.executable).parent
 
@@ -141,9 +141,9 @@ def run(directory: Path, *command: str, **environment: str) -> str:
     return done.stdout
 
 
-def make_migration(service: Path, message: str) -> str:
-    """Run `make migration` with the tools that run this test, and return what it prints."""
-    return run(service, "make", "--assume-old=.venv/dev", f"BIN={BIN}", "migration", f"m={message}")
+def make_revision(service: Path, message: str, *more: str) -> str:
+    """Run `make revision` with the tools that run this test, and return what it prints."""
+    return run(service, "make", "--assume-old=.venv/dev", f"BIN={BIN}", "revision", f"M={message}", *more)
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def write_migrations(service: Path) -> None:
     models = service / "app/models.py"
     for message, code in (('add "everything"', EVERYTHING), ("add crayons", MORE)):
         models.write_text(models.read_text(encoding="utf-8") + code, encoding="utf-8")
-        make_migration(service, message)
+        make_revision(service, message)
 
 
 def test_a_written_migration_passes_the_checks(service: Path) -> None:
@@ -214,7 +214,7 @@ async def test_a_migration_is_the_same_with_whatever_database_it_is_written(
     alembic(service, own_database_url, "upgrade", "head")
     models.write_text(models.read_text(encoding="utf-8") + EVERYTHING, encoding="utf-8")
     before = versions(service)
-    make_migration(service, "add with SQLite")
+    make_revision(service, "add with SQLite")
     (with_sqlite,) = versions(service) - before
     expected = with_sqlite.read_text(encoding="utf-8").partition("def upgrade")[2]
     with_sqlite.unlink()
@@ -224,12 +224,32 @@ async def test_a_migration_is_the_same_with_whatever_database_it_is_written(
     assert with_postgresql.read_text(encoding="utf-8").partition("def upgrade")[2] == expected
 
 
-def test_an_empty_migration_is_not_written(service: Path) -> None:
+def test_an_empty_migration_is_written_only_for_who_asks_for_it(service: Path) -> None:
     before = versions(service)
-    assert "The models and the database agree: there is nothing to migrate." in make_migration(
-        service, "change nothing"
-    )
+    assert "No migration is written, because the models and the database agree." in make_revision(service, "nothing")
     assert versions(service) == before
+    make_revision(service, "fill a column", "EMPTY=1")
+    assert len(versions(service)) == len(before) + 1
+
+
+async def test_a_migrator_that_finds_no_revision_fails(service: Path, tmp_path: Path) -> None:
+    for file in versions(service):
+        file.unlink()
+    with pytest.raises(AssertionError, match="versions holds none, or they cannot be read"):
+        alembic(service, f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}", "upgrade", "head")
+    make_revision(service, "the first one")
+    assert len(versions(service)) == 1
+
+
+async def test_a_schema_that_is_behind_is_told(serve: Serve, own_database_url: str, log: list[str]) -> None:
+    head = newest_revision(PROJECT)
+    reason = f"The database is at revision none, this release needs {head}: run alembic upgrade head."
+    async with serve(database_url=own_database_url) as client:
+        assert log == [reason]
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["detail"]) == (503, f"Not ready, schema: {reason}")
+        await asyncio.to_thread(migrate, own_database_url, "upgrade", "head")
+        assert (await client.get("/readyz")).status_code == 200
 
 
 REVISION = """
@@ -281,11 +301,24 @@ async def test_sqlite_undoes_a_migration_that_leaves_a_row_without_its_parent(se
     assert await tables_in(url) == {"alembic_version", *Base.metadata.tables}
 
 
-def test_a_server_that_is_away_is_named() -> None:
+@pytest.fixture
+def closed_port() -> int:
+    """A port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def test_the_sql_is_printed_without_a_server(service: Path, closed_port: int) -> None:
+    sql = alembic(service, f"postgresql://app@127.0.0.1:{closed_port}/db", "upgrade", "head", "--sql")
+    for statement in ("BEGIN", "SELECT pg_advisory_xact_lock", *map("CREATE TABLE {} (".format, Base.metadata.tables)):
+        assert statement in sql
+    assert "TIMESTAMP WITH TIME ZONE" in sql
+
+
+def test_a_server_that_is_away_is_named(closed_port: int) -> None:
     with pytest.raises(SystemExit, match="the server of DATABASE_URL does not answer: ConnectionRefusedError"):
-        migrate(f"postgresql://app@127.0.0.1:{port}/db", "upgrade", "head")
+        migrate(f"postgresql://app@127.0.0.1:{closed_port}/db", "upgrade", "head")
 
 
 async def test_a_wrong_password_is_named(postgresql_url: str) -> None:

@@ -9,11 +9,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app.highload.addresses import NO_PREPARED_STATEMENTS, is_sqlite
 from app.highload.sqlite import behave_as_postgresql
 
 logger = logging.getLogger(__name__)
@@ -240,6 +241,11 @@ def create_engine(url: str, *, name: str, pool_size: int, timeout: float) -> Asy
         engine = create_async_engine(url, hide_parameters=True)
         event.listen(engine.sync_engine, "connect", behave_as_postgresql)
         return engine
+    connect_args: dict[str, Any] = {"timeout": timeout, "server_settings": {"application_name": name}}
+    option, none = NO_PREPARED_STATEMENTS
+    if make_url(url).query.get(option) == none:
+        # The option speaks of what SQLAlchemy keeps; the driver keeps some, too.
+        connect_args["statement_cache_size"] = 0
     return create_async_engine(
         url,
         # What clients send does not belong into logs.
@@ -248,19 +254,6 @@ def create_engine(url: str, *, name: str, pool_size: int, timeout: float) -> Asy
         max_overflow=0,
         pool_timeout=timeout,
         pool_use_lifo=True,
-        connect_args={"timeout": timeout, "server_settings": {"application_name": name, "jit": "off"}},
+        # A pooler refuses a connection that sets more than its name.
+        connect_args=connect_args,
     )
-
-
-def is_sqlite(url: str) -> bool:
-    """Whether a URL names a SQLite file, which needs no server."""
-    return url.startswith("sqlite")
-
-
-def asyncpg_url(url: str) -> str:
-    """Turn a PostgreSQL URL as most hosting providers give it into one that names the driver and its options."""
-    scheme, separator, rest = url.partition("://")
-    if scheme in ("postgres", "postgresql"):
-        address, question_mark, options = rest.partition("?")
-        return f"postgresql+asyncpg{separator}{address}{question_mark}{options.replace('sslmode=', 'ssl=')}"
-    return url

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import _repr_type, renderers
+from alembic.command import upgrade
 from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
@@ -46,6 +47,16 @@ def one_transaction(connection: Connection) -> Generator[None]:
         sys.exit(f"No migration: {table} would refer to a row of {parent} that does not exist.")
 
 
+def refuse_to_upgrade_without_revisions() -> None:
+    """Let `alembic upgrade` not succeed where it finds no migration: a mount may hide them.
+
+    Raises SystemExit.
+    """
+    command = getattr(context.config.cmd_opts, "cmd", [None])[0]
+    if command is upgrade and not context.script.get_heads():
+        sys.exit(f"No migration: {context.script.versions} holds none, or they cannot be read.")
+
+
 def render(kind: str, part: Any, autogenerate: AutogenContext) -> str | Literal[False]:
     """Render a type or a default as text that needs nothing of the application and is right for each database.
 
@@ -75,7 +86,10 @@ def finish(migration: MigrationContext, _: object, scripts: list[ops.MigrationSc
     script = scripts[0]
     upgrade, downgrade = script.upgrade_ops, script.downgrade_ops
     if upgrade is None or downgrade is None or upgrade.is_empty():
-        logger.warning("The models and the database agree: there is nothing to migrate.")
+        logger.warning(
+            "No migration is written, because the models and the database agree. In a container the models are those "
+            "of its image: build it first. For statements of your own, leave --autogenerate out."
+        )
         scripts.clear()
         return
     # Only this one can write the types of PostgreSQL, and so the file is the same with whatever database it is written.

@@ -1,17 +1,23 @@
 """A database that is slow, away, or talkative."""
 
 import asyncio
+import os
+import shutil
+import socket
+import struct
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.highload.addresses import database_url as address_of
 from app.highload.database import QUIET, Database, DatabaseUnavailable, Work, create_engine, open_database
 from tests.conftest import in_database
 from tests.highload.notes import NAME, NOTES, insert_notes, new_note
@@ -102,6 +108,72 @@ async def test_a_dead_database_is_named_once_it_is_asked(log: list[str]) -> None
         with pytest.raises(DatabaseUnavailable):
             await database.ping()
     assert "ConnectionRefusedError" in log[0]
+
+
+async def test_a_connection_sets_nothing_that_a_pooler_refuses() -> None:
+    """PgBouncer knows a client's name, encoding and the like, and refuses who sets more at the start."""
+    received: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        (length, _) = struct.unpack("!II", await reader.readexactly(8))
+        received.set_result((await reader.readexactly(length - 8)).split(b"\0"))
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with open_one(f"postgresql+asyncpg://u@127.0.0.1:{port}/d?ssl=disable", timeout=2) as database:
+            with pytest.raises(DatabaseUnavailable):
+                await database.ping()
+    assert set((await received)[:-2:2]) == {b"client_encoding", b"user", b"database", b"application_name"}
+
+
+def configure_pooler(configuration: Path, server: SplitResult, port: int) -> None:
+    configuration.write_text(
+        f"[databases]\n* = host={server.hostname} port={server.port} user={server.username} "
+        f"password={unquote(server.password or '')}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+        "unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n"
+        + ("user = nobody\n" if os.getuid() == 0 else ""),
+        encoding="utf-8",
+    )
+
+
+@asynccontextmanager
+async def pooled(url: str, configuration: Path) -> AsyncGenerator[str]:
+    """Run PgBouncer, which gives each transaction another connection to a server; yield its address."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed")
+    server = urlsplit(url)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    configure_pooler(configuration, server, port)
+    process = await asyncio.create_subprocess_exec(program, str(configuration), stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        lines = [line async for line in until(b"process up", process.stderr)]
+        assert b"process up" in lines[-1], lines
+        yield server._replace(netloc=f"user@127.0.0.1:{port}").geturl()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def until(words: bytes, stream: asyncio.StreamReader) -> AsyncGenerator[bytes]:
+    """Yield the lines of a stream up to the first that holds some words."""
+    async for line in stream:
+        yield line
+        if words in line:
+            return
+
+
+async def test_a_pooler_of_transactions_stands_between(postgresql_url: str, tmp_path: Path) -> None:
+    async with pooled(postgresql_url, tmp_path / "pgbouncer.ini") as url:
+        address = address_of(f"{url}?pgbouncer=true")
+        async with open_many(address, timeout=5) as one, open_many(address, timeout=5) as other:
+            for _ in range(20):
+                works = [partial(insert_notes, rows=[new_note()]) for _ in range(4)]
+                await asyncio.gather(*(database.write(work) for database in (one, other) for work in works))
+                assert await ping_at_once(one) == await ping_at_once(other) == {None}
 
 
 async def test_a_database_that_only_reads_counts_as_away(postgresql_url: str) -> None:

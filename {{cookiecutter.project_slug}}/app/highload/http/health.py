@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from app.highload.http.problems import RETRY_AFTER, Problem, problem
+from app.highload.schema import NotReady
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,10 @@ async def livez() -> Health:
 
 
 @router.get(
-    "/readyz", response_model=Health, responses={503: {"model": Problem, "description": "A dependency does not answer"}}
+    "/readyz", response_model=Health, responses={503: {"model": Problem, "description": "It cannot do its work"}}
 )
 async def readyz(request: Request) -> Health | Response:
-    """Tell that every dependency answers within a second: the `checks` that the lifespan yields, by name."""
+    """Tell that every check of the lifespan's `checks` succeeds within a second."""
     checks: Checks = request.state.checks
     outcomes = await asyncio.gather(
         *(asyncio.wait_for(check(), LIMIT) for check in checks.values()), return_exceptions=True
@@ -46,5 +47,14 @@ async def readyz(request: Request) -> Health | Response:
     down = {name: outcome for name, outcome in zip(checks, outcomes, strict=True) if outcome is not None}
     if down:
         logger.warning("not ready: %r", down)
-        return problem(503, f"Not ready, no answer from: {', '.join(down)}.", headers=RETRY_AFTER)
+        return problem(503, in_words(down), headers=RETRY_AFTER)
     return Health(status="ok")
+
+
+def in_words(down: Mapping[str, object]) -> str:
+    """Return which checks failed, each with its reason if that is meant for readers."""
+    reasons = [f"{name}: {outcome}" for name, outcome in down.items() if isinstance(outcome, NotReady)]
+    silent = [name for name, outcome in down.items() if not isinstance(outcome, NotReady)]
+    if silent:
+        reasons.insert(0, f"no answer from: {', '.join(silent)}.")
+    return f"Not ready, {' '.join(reasons)}"
