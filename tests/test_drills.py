@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import free_port, make
 
 pytestmark = pytest.mark.usefixtures("docker")
+FLOODS = {"overload", "bad-clients"}
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +25,17 @@ def assert_nothing_lost(done: subprocess.CompletedProcess[str], *, names: set[st
     rows = re.findall(r"^([a-z+-]+) +[\d.]+ +\d+ +(\d+) +(\d+) +(\d+)(?: +(\d+))? ", done.stdout, re.MULTILINE)
     assert rows, done.stdout
     assert names <= {name for name, *_ in rows}, done.stdout
-    assert done.stdout.count("; linearizable: ") == sum(name != "overload" for name, *_ in rows), done.stdout
+    assert done.stdout.count("; linearizable: ") == sum(name not in FLOODS for name, *_ in rows), done.stdout
     for name, accepted, stored, lost, doubled in rows:
-        # Without names, the flood of the overload cannot tell that an item is doubled.
-        assert (lost, doubled) == ("0", "" if name == "overload" else "0")
+        # Without names, a flood cannot tell that an item is doubled.
+        assert (lost, doubled) == ("0", "" if name in FLOODS else "0")
         assert int(stored) >= int(accepted) > 100
 
 
 def faults_of(answers: dict[str, Any]) -> set[str]:
     """Return the drills that make sense for a variant."""
     api = {f"api-{event}" for event in ("process-kill", "process-freeze", "kill", "reload", "stop")}
-    names = api | {"replace", "database-kill", "database-freeze", "overload"}
+    names = api | {"replace", "database-kill", "database-freeze", *FLOODS}
     if answers["caching"]:
         names |= {"cache-kill", "cache-freeze"}
     if answers["queued_writes"]:

@@ -49,7 +49,7 @@ def test_a_sample_holds_so_many_drills_and_no_sample_all() -> None:
         return [name for (name,) in drills.chosen(argparse.Namespace(fault=[], minutes=None, sample=sample))]
 
     assert len(set(names(4))) == 4
-    assert sorted(names(None)) == sorted([*FAULTS, drills.OVERLOAD])
+    assert sorted(names(None)) == sorted([*FAULTS, *drills.CLIENTS])
 
 
 def judged(

@@ -72,7 +72,6 @@ class Connection(HttpToolsProtocol):
         self._received = 0
         self._without_result = 0
         self._piece = b""
-        self._running: RequestResponseCycle | None = None
         self._keeps_alive = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -81,16 +80,12 @@ class Connection(HttpToolsProtocol):
         self.flow: Flow = Flow(transport, self.pipeline)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request that is served, and let go of those that wait: nothing is left to the collector."""
+        """Let go of the requests that wait, so that nothing is left to the collector."""
         super().connection_lost(exc)
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
         for cycle, _ in self.pipeline:
             cycle.on_response = nothing
         self.pipeline.clear()
         self.flow.unparsed = self._piece = b""
-        self._running = None
 
     def data_received(self, data: bytes) -> None:
         """Parse what comes, unless requests wait that came before."""
@@ -185,7 +180,6 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(LINGER, super().shutdown)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
         # Uvicorn has an application of its own for what exceeds its own limit.
         if app is not self.app or self._service is None or not self._share(cycle, self._service):
             super()._start_asgi_task(cycle, app)

@@ -19,15 +19,16 @@ from loadtest.resource import TABLE
 from tests.drills.drill import HEADER, Outcome, drill
 from tests.drills.faults import DEPLOYS, FAULTS, together
 from tests.drills.overload import overload
+from tests.drills.siege import siege
 from tests.drills.stack import PROJECT, Stack
 
-OVERLOAD = "overload"
+CLIENTS = {"overload": overload, "bad-clients": siege}
 
 
 def chosen(arguments: argparse.Namespace) -> Iterator[Sequence[str]]:
     """Yield the faults that strike together, one drill after another."""
     if arguments.minutes is None:
-        names = arguments.fault or random.sample([*FAULTS, OVERLOAD], arguments.sample or len(FAULTS) + 1)
+        names = arguments.fault or random.sample([*FAULTS, *CLIENTS], arguments.sample or len(FAULTS) + len(CLIENTS))
         yield from ([name] for name in names)
         return
     deadline = time.monotonic() + 60 * arguments.minutes
@@ -40,8 +41,8 @@ def chosen(arguments: argparse.Namespace) -> Iterator[Sequence[str]]:
 def run_drill(stack: Stack, names: Sequence[str], report: TextIO) -> Outcome:
     """Run one drill on an empty table, and say what it counted and what must not be."""
     stack.sql(f"TRUNCATE {TABLE};")
-    if names == [OVERLOAD]:
-        outcome = uvloop.run(overload(stack))
+    if names[0] in CLIENTS:
+        outcome = uvloop.run(CLIENTS[names[0]](stack))
     else:
         outcome = asyncio.run(drill(stack, "+".join(names), together([FAULTS[name] for name in names])))
     say(report, f"{'+'.join(names):<31}{outcome.counts}  {outcome.details}")
@@ -74,7 +75,7 @@ def say(report: TextIO, text: str) -> None:
 def main() -> int:
     """Run the drills that are named, a sample, or all of them; or any of them until the time is over."""
     parser = argparse.ArgumentParser(prog="make drill", description=__doc__)
-    names = [*FAULTS, OVERLOAD]
+    names = [*FAULTS, *CLIENTS]
     parser.add_argument("fault", nargs="*", choices=[*names, []], help="some of these; all without an argument")
     parser.add_argument("--port", type=int, default=8900, help="port of the drill's API")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="repeats the draws of a run")

@@ -1,4 +1,4 @@
-"""The drill of too much load, and of a moderate load beside clients that mean no good."""
+"""The drill of too much load."""
 
 import asyncio
 import time
@@ -7,7 +7,6 @@ from statistics import median
 from uuid import UUID
 
 from loadtest.resource import PATH, TABLE, body
-from tests.drills.bad_clients import bad_clients
 from tests.drills.client import render
 from tests.drills.drill import Outcome, sentences
 from tests.drills.flood import GOOD, REFUSED, Flood, open_flood, percentile
@@ -20,14 +19,11 @@ BUSY_CONNECTIONS = WORKERS * LIMIT_CONCURRENCY // 2
 TOO_MANY_CONNECTIONS = WORKERS * LIMIT_CONCURRENCY * 3
 AS_FAST_AS_IT_ANSWERS = 1e6
 OVERLOAD = 3
-# The rest of the CPU is for the client and for the machine.
-MODERATE = 0.25
 
 # Shares of what was before, and seconds.
 GOODPUT_LIMIT = 0.8
 REFUSAL_LIMIT = 0.1
 GROWTH_LIMIT = 1.05
-SLOWDOWN_LIMIT = 0.5
 
 BODY = body("flood").encode()
 PATCH = render("PATCH", f"{PATH}/{UUID(int=0)}", {}, BODY)
@@ -35,7 +31,7 @@ POST = render("POST", PATH, {}, BODY)
 
 
 async def overload(stack: Stack) -> Outcome:
-    """Find the peak, offer three times as much, and send a moderate load alone and beside bad clients."""
+    """Find the peak, and offer three times as much."""
     started = time.monotonic()
     floods: list[Flood] = []
     memory = []
@@ -48,12 +44,7 @@ async def overload(stack: Stack) -> Outcome:
             memory.append(await asyncio.to_thread(stack.memory))
         # What each process keeps for its connections comes with the first overload, and no more with the next one.
         growth = memory[-1] / memory[0]
-        await come_to_rest(stack, floods)
-        await send(stack, floods, BUSY_CONNECTIONS, rate=MODERATE * max(peaks))
-        async with bad_clients(stack):
-            await send(stack, floods, BUSY_CONNECTIONS, rate=MODERATE * max(peaks))
         idly_refused_in = await p99_of_refusals_while_the_database_hangs(stack)
-    alone, beside = (percentile(flood.accepted_in, 0.99) for flood in floods[-2:])
     stored = await come_to_rest(stack, floods)
     accepted = sum(map(good, floods))
     share = median(goodput / peak for goodput, peak in zip(goodputs, peaks, strict=True))
@@ -73,8 +64,6 @@ async def overload(stack: Stack) -> Outcome:
         f"a refusal took {longest:.2f} s": longest > REFUSAL_LIMIT,
         f"a refusal took {idly_refused_in:.2f} s with idle CPUs": not 0 < idly_refused_in <= REFUSAL_LIMIT,
         f"goodput was {share:.2f} of the peak": share < GOODPUT_LIMIT,
-        f"bad clients cost the others {beside - alone:.2f} s": beside - alone > SLOWDOWN_LIMIT,
-        "requests were refused beside bad clients": floods[-1].answers[REFUSED] > 0,
     }
     return Outcome(
         f"{time.monotonic() - started:>8.1f}{median(goodputs):>7.0f}"
@@ -82,7 +71,6 @@ async def overload(stack: Stack) -> Outcome:
         f"peak {median(peaks):.0f}/s, at {OVERLOAD} x peak {median(goodputs):.0f}/s ({share:.2f}); "
         f"{sum(map(len, refused_in))} refused in {usual:.3f} s (median), {longest:.3f} s (p99); "
         f"{idly_refused_in:.3f} s (p99) while the CPUs are idle; memory {growth:.2f}; "
-        f"p99 {alone:.3f} s alone, {beside:.3f} s beside bad clients; "
         f"{stack.most_connections} of {connection_budget()} connections",
         sentences(wrong),
         sentences(slow),

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -119,11 +119,14 @@ class Stack:
         seconds = time.monotonic() - started
         if seconds > STOP_LIMIT:
             sys.exit(f"{', '.join(services)} took {seconds:.0f} s to stop")
-        format_ = "{" + "{.State.ExitCode}" + "}"
-        inspect = ["docker", "inspect", "--format", format_, *containers]
-        codes = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.split()
+        codes = exit_codes(containers)
         if set(codes) != {"0"}:
             sys.exit(f"{', '.join(services)} had to be killed, or failed while stopping: exit codes {codes}")
+
+    def exit_code(self, service: str) -> str:
+        """Return with which code the container of a service has ended."""
+        (code,) = exit_codes(self.compose("ps", "--all", "--quiet", service).split())
+        return code
 
     def sql(self, statement: str) -> list[str]:
         """Run a statement and return the lines of its result."""
@@ -218,6 +221,12 @@ class Stack:
                     process.terminate()
                 await process.wait()
             await asyncio.sleep(0.5)
+
+
+def exit_codes(containers: Sequence[str]) -> list[str]:
+    """Return with which codes containers have ended."""
+    inspect = ["docker", "inspect", "--format", "{" + "{.State.ExitCode}" + "}", *containers]
+    return subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.split()
 
 
 def output_of(done: subprocess.CompletedProcess[str]) -> str:

@@ -46,6 +46,10 @@ def service(database_url: str, limit_concurrency: int = 1000) -> Service:
     return app
 
 
+def connections() -> int:
+    return sum(isinstance(thing, Connection) for thing in gc.get_objects())
+
+
 def open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
@@ -86,15 +90,53 @@ async def test_a_client_that_stalls_is_hung_up_on(database_url: str, sent: Seque
 @pytest.mark.parametrize("path", ["/large", "/large/alone"])
 async def test_a_client_that_does_not_read_is_hung_up_on(database_url: str, path: str) -> None:
     app = service(database_url)
-    async with running(app, client_timeout=SOON) as client, connected(client) as stalling:
-        read_nothing(stalling)
-        stalling.writer.write(get(path))
+    async with running(app, client_timeout=SOON, keep_alive=60) as client:
+        gc.collect()
+        before = connections()
+        async with connected(client) as stalling:
+            read_nothing(stalling)
+            stalling.writer.write(get(path))
 
-        async def gone() -> bool:
-            stalling.writer.write(b"\r\n")
-            return stalling.writer.transport.is_closing()
+            async def is_there() -> bool:
+                return connections() > before
 
-        await eventually(gone, within=PATIENCE)
+            async def is_gone() -> bool:
+                return connections() <= before
+
+            await eventually(is_there, within=PATIENCE)
+            await eventually(is_gone, within=PATIENCE)
+        assert app.admission._inside == 0
+
+
+async def test_a_head_behind_an_answer_that_is_awaited_has_a_deadline(database_url: str) -> None:
+    app = service(database_url)
+    go_on = asyncio.Event()
+
+    @app.get("/slow")
+    async def get_slow() -> str:
+        await go_on.wait()
+        return "slow"
+
+    async with running(app, client_timeout=SOON, keep_alive=60) as client, connected(client) as stalling:
+        stalling.writer.write(get("/slow") + b"GET /notes HTTP/1.1\r\nHost:")
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert b" 200 " in (await stalling.send(b""))[0]
+        assert await stalling.end() == b""
+
+
+async def test_who_reads_slowly_gets_all(database_url: str) -> None:
+    """It takes longer for all than it may wait before each part."""
+    async with running(service(database_url), client_timeout=SOON) as client, connected(client) as slow:
+        read_nothing(slow)
+        slow.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 300_000)
+        slow.writer.write(get("/large") * 2)
+        received = 0
+        for _ in range(8):
+            await asyncio.sleep(SOON / 3)
+            slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            received += len(await slow.reader.readexactly(800_000))
+        received += len(await slow.reader.readexactly(2 * len(LARGE_ANSWER) - received))
 
 
 async def test_an_idle_client_and_one_whose_answer_takes_long_stay(database_url: str) -> None:
@@ -110,15 +152,18 @@ async def test_an_idle_client_and_one_whose_answer_takes_long_stay(database_url:
         running(app, client_timeout=SOON, keep_alive=60) as client,
         connected(client) as idle,
         connected(client) as waiting,
+        connected(client) as waiting_alone,
         connected(client) as stalling,
     ):
         await idle.send(GET)
+        waiting_alone.writer.write(get("/slow"))
         waiting.writer.write(get("/slow") + GET)
         await stalling.end()
         await asyncio.sleep(SOON)
         go_on.set()
         assert b" 200 " in (await waiting.send(b""))[0]
         assert b" 200 " in (await waiting.send(b""))[0]
+        assert b" 200 " in (await waiting_alone.send(b""))[0]
         assert b" 200 " in (await idle.send(GET))[0]
 
 
@@ -289,9 +334,6 @@ async def test_a_pipeline_that_is_left_is_forgotten(database_url: str) -> None:
         await held.wait()
         return "held"
 
-    def connections() -> int:
-        return sum(isinstance(thing, Connection) for thing in gc.get_objects())
-
     async with running(app) as client:
         gc.collect()
         before = connections()
@@ -387,6 +429,14 @@ async def test_an_offer_of_another_protocol_takes_no_body_away(database_url: str
         java.writer.write(data)
         heads = [(await java.send(b""))[0] for _ in range(4)]
         assert [head.split()[1] for head in heads] == [b"201", b"200", b"201", b"200"]
+
+
+async def test_an_offer_of_another_protocol_in_a_large_pipeline(database_url: str) -> None:
+    requests = [post("Content-Length: 9", UPGRADE, body=b"GET / HTT"), get("/notes", UPGRADE)] * 200
+    async with running(service(database_url)) as client, connected(client) as java:
+        java.writer.write(b"".join(requests))
+        statuses = [(await java.send(b""))[0].split()[1] for _ in requests]
+        assert statuses == [b"201", b"200"] * 200
 
 
 @pytest.mark.parametrize("length", [1, 100_000], ids=["refused when full", "too large"])
