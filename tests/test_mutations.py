@@ -1910,7 +1910,7 @@ MUTATIONS += [
         SERVER,
         "            self.flow.resume_reading()\n\n    def _refuse_head",
         "            pass\n\n    def _refuse_head",
-        "highload/test_bad_clients.py::test_a_pipeline_is_read_as_it_is_answered",
+        "highload/test_bad_clients.py::test_a_head_behind_a_large_pipeline_is_read",
         "Error",
     ),
     Mutation(
@@ -1924,8 +1924,8 @@ MUTATIONS += [
     Mutation(
         "a pipeline that is left is forgotten",
         SERVER,
-        "        self.pipeline.clear()\n",
-        "",
+        "            cycle.on_response = nothing\n",
+        "            pass\n",
         "highload/test_bad_clients.py::test_a_pipeline_that_is_left_is_forgotten",
         "TimeoutError",
     ),
@@ -1943,7 +1943,7 @@ MUTATIONS += [
         '        return self.parser.get_method() != b"CONNECT"\n',
         "        return False\n",
         "highload/test_bad_clients.py::test_an_offer_of_another_protocol_takes_no_body_away[0]",
-        "Error",
+        "assert b'GET /' in",
     ),
     Mutation(
         "what follows an offer of another protocol is kept",
@@ -1966,7 +1966,8 @@ MUTATIONS += [
         SERVER,
         "            and not self.expect_100_continue\n",
         "",
-        "highload/test_bad_clients.py::test_a_refusal_before_the_body_was_asked_for_ends_the_connection[refused when full]",
+        "highload/test_bad_clients.py::"
+        "test_a_refusal_before_the_body_was_asked_for_ends_the_connection[refused when full]",
         "assert",
     ),
     Mutation(
@@ -1976,14 +1977,6 @@ MUTATIONS += [
         "            pass\n",
         "highload/test_bad_clients.py::test_a_body_that_was_asked_for_leaves_the_connection_open",
         "assert",
-    ),
-    Mutation(
-        "a stop needs no free file",
-        SERVER,
-        "        with suppress(OSError):\n            listeners +=",
-        "        if True:\n            listeners +=",
-        "highload/test_bad_clients.py::test_a_stop_without_free_files_answers_what_was_begun",
-        "Error",
     ),
     Mutation(
         "a forged answer is not believed",

@@ -47,6 +47,12 @@ class Release:
         self.log = log
         self._master = master
 
+    def text(self) -> str:
+        """Return what it has logged, while it runs."""
+        text = self.log.read_text()
+        assert self._master.poll() is None, text
+        return text
+
     def reload(self) -> None:
         self._master.send_signal(signal.SIGHUP)
 
@@ -108,8 +114,8 @@ async def test_a_reload_is_the_new_release_wholly(database_url: str, tmp_path: P
         release.reload()
 
         async def is_new() -> bool:
-            return release.log.read_text().count("Application startup complete") == 2 and (
-                "Finished server process" in release.log.read_text()
+            return release.text().count("Application startup complete") == 2 and (
+                "Finished server process" in release.text()
             )
 
         await eventually(is_new, within=60)
@@ -140,7 +146,7 @@ async def test_a_release_that_does_not_start_leaves_the_old_one(database_url: st
             release.reload()
 
             async def is_refused(times: int = number + 1) -> bool:
-                return release.log.read_text().count("The new release does not start") == times
+                return release.text().count("The new release does not start") == times
 
             await eventually(is_refused, within=60)
             assert (name, set(await seen(release.client))) == (name, {"old"})
@@ -149,6 +155,6 @@ async def test_a_release_that_does_not_start_leaves_the_old_one(database_url: st
         release.reload()
 
         async def is_new() -> bool:
-            return release.log.read_text().count("Application startup complete") == 2
+            return release.text().count("Application startup complete") == 2
 
         await eventually(is_new, within=60)
