@@ -1725,6 +1725,15 @@ MUTATIONS += [
         "NotReady",
     ),
     Mutation(
+        "a worker comes back before the broker knows that it was gone",
+        "app/highload/worker.py",
+        '        "worker_enable_remote_control": False,\n',
+        "",
+        "highload/test_queue.py::test_a_worker_comes_back_before_the_broker_knows_that_it_was_gone",
+        "RESOURCE_LOCKED",
+        QUEUE,
+    ),
+    Mutation(
         "a connection sets nothing that a pooler refuses",
         "app/highload/database.py",
         '{"application_name": name}',

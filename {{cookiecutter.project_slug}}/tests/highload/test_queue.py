@@ -102,6 +102,25 @@ async def test_queued_rows_arrive_through_the_worker(
     assert await sizes(broker_url) == (0, 0)
 
 
+async def test_a_worker_comes_back_before_the_broker_knows_that_it_was_gone(
+    serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.log"
+    async with proxied(broker_url) as (url, proxy), serve(broker_url=broker_url) as client:
+        with note_worker(postgresql_url, url, log) as running:
+            await client.post("/notes", content="before")
+            await eventually(lambda: stored(postgresql_url, "before"))
+            proxy.forsake()
+
+            async def stored_again() -> bool:
+                # The broker gives some of them to the connection that is gone.
+                await client.post("/notes", content="after")
+                return await stored(postgresql_url, "after")
+
+            await eventually(stored_again)
+            assert running.poll() is None, log.read_text()
+
+
 async def test_concurrent_rows_share_messages(serve: Serve, broker_url: str) -> None:
     async with serve(broker_url=broker_url) as client:
         await asyncio.gather(*(client.post("/notes", content="x") for _ in range(200)))
@@ -477,6 +496,10 @@ async def queue_notes(serve: Serve, broker_url: str) -> set[str]:
         answers = await asyncio.gather(*(client.post("/notes", content="x") for _ in range(100)))
     assert {answer.status_code for answer in answers} == {202}
     return {answer.json()["id"] for answer in answers}
+
+
+async def stored(database_url: str, words: str) -> bool:
+    return words in await texts_in(database_url)
 
 
 async def all_stored(database_url: str, accepted: set[str]) -> bool:
