@@ -134,12 +134,12 @@ def test_secrets_are_random_private_and_nowhere_else(tmp_path: Path) -> None:
         assert_rendered(done, project)
         assert (project / ".env").stat().st_mode & 0o777 == 0o600
         lines = dict(line.split("=", 1) for line in (project / ".env").read_text().splitlines() if "_PASSWORD=" in line)
-        assert set(lines) == {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "RABBITMQ_PASSWORD"}
+        assert set(lines) == {f"{name}_PASSWORD" for name in ("POSTGRES", "MIGRATION", "DATABASE", "REDIS", "RABBITMQ")}
         secrets += lines.values()
         ignored = subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
         ignored = subprocess.run(["git", "check-ignore", "--quiet", ".env"], cwd=project, check=False)
         assert ignored.returncode == 0
-    assert len(set(secrets)) == 6
+    assert len(set(secrets)) == 10
     assert min(map(len, secrets)) >= 32
 
     config = yaml.safe_load(Path(os.environ["COOKIECUTTER_CONFIG"]).read_text())

@@ -1750,9 +1750,17 @@ MUTATIONS += [
         "DID NOT RAISE",
     ),
     Mutation(
+        "a password that is set apart may have any characters",
+        "app/highload/addresses.py",
+        "quote(password, safe='')",
+        "password",
+        "test_config.py::test_a_password_of_any_characters_is_set_apart",
+        "P@ss",
+    ),
+    Mutation(
         "a refused setting is not shown",
         "app/config.py",
-        ", hide_input_in_errors=True",
+        "        hide_input_in_errors=True,\n",
         "",
         "test_config.py::test_no_message_shows_a_password",
         "secret",
