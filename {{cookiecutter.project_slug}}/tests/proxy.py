@@ -75,7 +75,8 @@ class Proxy:
                 await self._flowing.wait()
                 writer.write(chunk)
                 await writer.drain()
-        except OSError:
+        except (OSError, RuntimeError):
+            # The latter is how uvloop refuses to write into what was aborted.
             pass
         finally:
             if writer not in self._forsaken:
