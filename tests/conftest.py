@@ -112,7 +112,12 @@ def answers(request: pytest.FixtureRequest) -> dict[str, Any]:
 def docker_project(answers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rendered project of each combination of features, for Docker."""
     slug = f"stack-{name_of(answers).replace('+', '-').replace('_', '-')}"
-    return render(tmp_path_factory.mktemp("docker"), project_slug=slug, **answers)
+    project = render(tmp_path_factory.mktemp("docker"), project_slug=slug, **answers)
+    secrets = project / ".env"
+    secrets.write_text(secrets.read_text().replace("_PASSWORD=", "_PASSWORD=P@ss/w0rd#1:%"))
+    # So a strict umask leaves what is checked out.
+    subprocess.run(["chmod", "-R", "go=", "app", "alembic.ini", "gunicorn.conf.py"], cwd=project, check=True)
+    return project
 
 
 def clean_environment() -> dict[str, str]:

@@ -141,6 +141,27 @@ def test_the_container_is_locked_down(stack: Stack) -> None:
     assert "0.0.0.0:" not in published
 
 
+def test_every_process_may_do_what_it_needs(stack: Stack, answers: dict[str, Any]) -> None:
+    for service in stack.compose("ps", "--services").split():
+        status = stack.compose("exec", "-T", service, "cat", "/proc/1/status")
+        assert re.search(r"^Uid:\t[1-9]", status, re.MULTILINE), service
+        assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE), service
+        assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE), service
+    clients = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'psql'"
+    assert stack.sql(f"SELECT DISTINCT usename {clients};") == "app"
+    assert stack.sql("SELECT tableowner FROM pg_tables WHERE tablename = 'items';") == "owner"
+    assert stack.sql("SELECT rolname FROM pg_roles WHERE rolsuper AND rolcanlogin;") == "postgres"
+    for privilege, allowed in (("DELETE", "t"), ("TRUNCATE", "f")):
+        assert stack.sql(f"SELECT has_table_privilege('app', 'items', '{privilege}');") == allowed
+    assert stack.sql("SELECT has_schema_privilege('app', 'public', 'CREATE');") == "f"
+    if answers["queued_writes"]:
+        users = stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "list_users")
+        assert users.splitlines()[1:] == ["app\t[]"]
+    servers = [name for name in ("db", "redis", "rabbitmq") if name in stack.compose("ps", "--services").split()]
+    inspected = stack.run(["docker", "inspect", *stack.compose("ps", "--quiet", *servers).split()]).stdout
+    assert "P@ss" not in inspected
+
+
 def test_the_commands_of_the_original_example(stack: Stack, answers: dict[str, Any]) -> None:
     versions = stack.project / "alembic/versions"
     before = set(versions.glob("*.py"))

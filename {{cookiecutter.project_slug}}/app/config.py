@@ -3,6 +3,7 @@
 import functools
 import logging
 import sys
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -14,6 +15,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +26,8 @@ from app.highload.cpus import available_cpus
 # What this service calls itself: in its database, its cache and its queues, which it may share with other services.
 NAME = "{{ cookiecutter.project_slug }}"
 FOR_GUNICORN = {"web_concurrency", "graceful_timeout", "client_timeout", "log_level"}
+# Orchestrators put files here whose names are those of settings.
+SECRETS = Path("/run/secrets")
 EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
 MOST_WORKERS = 64
 
@@ -63,7 +67,8 @@ def say_once(sentence: str) -> None:
 
 
 WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=MOST_WORKERS)]
-# Passwords are in these, and what shows settings must not show them.
+# What shows settings must not show these.
+Password = Annotated[str | None, Field(repr=False)]
 DatabaseUrl = Annotated[str, AfterValidator(addresses.database_url), Field(repr=False)]
 # {% if cookiecutter.caching %}
 RedisUrl = Annotated[Annotated[str, AfterValidator(addresses.redis_url)] | None, Field(repr=False)]
@@ -77,7 +82,12 @@ class Settings(BaseSettings):
     """What can be set; every name is an environment variable in capitals."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_file=".env",
+        env_ignore_empty=True,
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     environment: Literal["development", "production"] = "development"
@@ -91,6 +101,7 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = 65_536
     max_waiting: PositiveInt = 1000
 
+    database_password: Password = None
     database_url: DatabaseUrl = EMBEDDED_DATABASE_URL
     db_pool_size: PositiveInt = 5
     db_max_connections: PositiveInt = 100
@@ -99,12 +110,14 @@ class Settings(BaseSettings):
     db_timeout: PositiveFloat = 0.9
     # {% if cookiecutter.caching %}
 
+    redis_password: Password = None
     redis_url: RedisUrl = None
     cache_ttl: PositiveInt = 60
     cache_timeout: PositiveFloat = 0.1
     # {% endif %}
     # {% if cookiecutter.queued_writes %}
 
+    broker_password: Password = None
     broker_url: BrokerUrl = None
     broker_deadline: PositiveFloat = 1.0
     worker_concurrency: PositiveInt = 2
@@ -113,6 +126,21 @@ class Settings(BaseSettings):
 
     # Below what `auto` depends on.
     web_concurrency: WorkerCount = "auto"  # type: ignore[assignment]
+
+    @field_validator(
+        "database_url",
+        # {% if cookiecutter.caching %}
+        "redis_url",
+        # {% endif %}
+        # {% if cookiecutter.queued_writes %}
+        "broker_url",
+        # {% endif %}
+    )
+    @classmethod
+    def add_password(cls, url: str | None, info: ValidationInfo) -> str | None:
+        """Put the password that is set apart into an address that names a user and has none."""
+        password = info.data.get(f"{str(info.field_name).removesuffix('_url')}_password")
+        return addresses.with_password(url, password) if url else url
 
     @property
     def production(self) -> bool:

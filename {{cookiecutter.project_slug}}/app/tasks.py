@@ -1,5 +1,6 @@
 """Celery tasks: a worker stores the rows that the API queued. As a command: the rows that no worker could store."""
 
+import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ from app.highload.writes import dead_letters
 
 settings = load_settings()
 
+# Celery's command puts BROKER_URL there, as it is written: without the password that is set apart.
+os.environ.pop("CELERY_BROKER_URL", None)
 celery = Celery(NAME, broker=settings.broker_url)
 celery.conf.update(worker.reliable(db.QUEUE), worker_concurrency=settings.worker_concurrency)
 

@@ -20,6 +20,8 @@ class Proxy:
         self._port: int = self._place.getsockname()[1]
         self._flowing = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
+        self._forsaken: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
         """Accept connections (again)."""
@@ -29,7 +31,7 @@ class Proxy:
     async def stop(self) -> None:
         """Break all connections and refuse new ones, as a stopped server does."""
         self._server.close()
-        for writer in list(self._writers):
+        for writer in self._writers | self._forsaken:
             writer.transport.abort()
         await self._server.wait_closed()
 
@@ -38,6 +40,12 @@ class Proxy:
         self.thaw()
         await self.stop()
         self._place.close()
+
+    def forsake(self) -> None:
+        """Break all connections for the clients, and let the server believe that they are there."""
+        for client, server in self._clients.items():
+            self._forsaken.add(server)
+            client.transport.abort()
 
     def freeze(self) -> None:
         """Keep connections open and answer nothing, as a hanging server does."""
@@ -56,8 +64,10 @@ class Proxy:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, server_writer}
+        self._clients[writer] = server_writer
         await asyncio.gather(self._copy(reader, server_writer), self._copy(server_reader, writer))
         self._writers -= {writer, server_writer}
+        del self._clients[writer]
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -65,10 +75,12 @@ class Proxy:
                 await self._flowing.wait()
                 writer.write(chunk)
                 await writer.drain()
-        except OSError:
+        except (OSError, RuntimeError):
+            # The latter is how uvloop refuses to write into what was aborted.
             pass
         finally:
-            writer.close()
+            if writer not in self._forsaken:
+                writer.close()
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 PROJECT = Path(__file__).parent.parent
 COMPOSE = ["docker", "compose", "--file", "docker-compose.yml", "--file", "tests/docker-compose.stack.yml"]
@@ -59,7 +60,7 @@ def servers() -> Iterator[dict[str, str]]:
         for part in missing:
             port = [*compose, "port", part.service, str(part.port)]
             address = subprocess.run(port, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.strip()
-            found[part.variable] = part.url.format(secret=values[part.secret], address=address)
+            found[part.variable] = part.url.format(secret=quote(values[part.secret], safe=""), address=address)
         yield found
     finally:
         subprocess.run([*compose, "down", "--volumes", "--timeout", "5"], cwd=PROJECT, check=True)

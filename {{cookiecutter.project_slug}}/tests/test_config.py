@@ -58,6 +58,28 @@ def test_no_message_shows_a_password(monkeypatch: pytest.MonkeyPatch, name: str)
     assert "secret" not in str(invalid.value)
 
 
+@pytest.mark.parametrize("name", [name for name in PRODUCTION if name != "ENVIRONMENT"])
+@pytest.mark.parametrize("kept", ["variable", "file"])
+def test_a_password_of_any_characters_is_set_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, kept: str
+) -> None:
+    url, password = name.lower(), name.lower().replace("_url", "_password")
+    scheme = PRODUCTION[name].partition("://")[0]
+    if kept == "variable":
+        monkeypatch.setenv(password.upper(), "P@ss/w0rd#1")
+    else:
+        (tmp_path / password).write_text("P@ss/w0rd#1\n", encoding="utf-8")
+    for written, read in (
+        ("user@host/1", "user:P%40ss%2Fw0rd%231@host/1"),
+        ("user:other@host/1", "user:other@host/1"),
+        ("host/1", "host/1"),
+    ):
+        monkeypatch.setenv(name, f"{scheme}://{written}")
+        settings = Settings(_secrets_dir=tmp_path)
+        assert getattr(settings, url).partition("://")[2] == read
+        assert "P@ss" not in repr(settings)
+
+
 def test_the_connection_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=r"20 API workers x 5 .*DB_MAX_CONNECTIONS is 100: lower WEB_CONC"):
         load(monkeypatch, PRODUCTION | {"WEB_CONCURRENCY": "20"})

@@ -5,7 +5,7 @@ The messages of what is refused repeat nothing of an address, because a password
 
 import re
 from collections.abc import Collection
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 # RFC 3986, section 3. Clients do not agree about what else may stand in a user, a password, or a path.
 ADDRESS = re.compile(
@@ -89,3 +89,12 @@ def server_url(url: str, schemes: Collection[str]) -> str:
     if not address["host"] and scheme != SOCKET and "host=" not in (address["query"] or ""):
         raise ValueError(f"must name a host: {scheme}://user:password@host/name")
     return url
+
+
+def with_password(url: str, password: str | None) -> str:
+    """Return an address with a password, of any characters, if it names a user and has none."""
+    parts = urlsplit(url)
+    if not password or not parts.username or parts.password is not None:
+        return url
+    user, _, place = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}").geturl()

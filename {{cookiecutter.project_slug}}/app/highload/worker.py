@@ -49,6 +49,9 @@ def reliable(queue: RowQueue) -> dict[str, Any]:
         "task_acks_on_failure_or_timeout": False,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 2,
+        # Its queue belongs to one connection. A worker that comes back before the broker has noticed that the old one
+        # is gone would be refused and end.
+        "worker_enable_remote_control": False,
     }
 
 

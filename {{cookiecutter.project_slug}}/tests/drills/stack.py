@@ -46,10 +46,16 @@ class Stack:
         self._compose = ["docker", "compose", "--project-name", name]
         settings = {
             "PORT": port,
+            # The servers of the compose file, whatever .env names.
+            "DATABASE_URL": "",
             "WEB_CONCURRENCY": WORKERS,
             "LIMIT_CONCURRENCY": LIMIT_CONCURRENCY,
             # {% if cookiecutter.caching %}
+            "REDIS_URL": "",
             "CACHE_TTL": LONGEST_KEPT,
+            # {% endif %}
+            # {% if cookiecutter.queued_writes %}
+            "BROKER_URL": "",
             # {% endif %}
         }
         self._environment = os.environ | {name: str(value) for name, value in settings.items()}

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +77,14 @@ def note_worker(
     return run_worker("tests.highload.worker", log, **variables)
 
 
+@asynccontextmanager
+async def in_a_thread[T](context: AbstractContextManager[T]) -> AsyncGenerator[T]:
+    """Leave a context while the loop goes on, on which a proxy runs that the worker needs to the end."""
+    with ExitStack() as stack:
+        yield stack.enter_context(context)
+        await asyncio.to_thread(stack.close)
+
+
 def message_of(*notes: Row) -> ResourceMessage:
     """Return what the task gets."""
     return NOTES.message(notes)
@@ -100,6 +108,28 @@ async def test_queued_rows_arrive_through_the_worker(
         await eventually(lambda: all_stored(postgresql_url, accepted))
     assert "Traceback" not in log.read_text()
     assert await sizes(broker_url) == (0, 0)
+
+
+async def test_a_worker_comes_back_before_the_broker_knows_that_it_was_gone(
+    serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.log"
+    async with (
+        proxied(broker_url) as (url, proxy),
+        serve(broker_url=broker_url) as client,
+        in_a_thread(note_worker(postgresql_url, url, log)) as running,
+    ):
+        await client.post("/notes", content="before")
+        await eventually(lambda: stored(postgresql_url, "before"))
+        proxy.forsake()
+
+        async def stored_again() -> bool:
+            assert running.poll() is None, log.read_text()
+            # The broker gives some of them to the connection that is gone.
+            await client.post("/notes", content="after")
+            return await stored(postgresql_url, "after")
+
+        await eventually(stored_again)
 
 
 async def test_concurrent_rows_share_messages(serve: Serve, broker_url: str) -> None:
@@ -477,6 +507,10 @@ async def queue_notes(serve: Serve, broker_url: str) -> set[str]:
         answers = await asyncio.gather(*(client.post("/notes", content="x") for _ in range(100)))
     assert {answer.status_code for answer in answers} == {202}
     return {answer.json()["id"] for answer in answers}
+
+
+async def stored(database_url: str, words: str) -> bool:
+    return words in await texts_in(database_url)
 
 
 async def all_stored(database_url: str, accepted: set[str]) -> bool:
