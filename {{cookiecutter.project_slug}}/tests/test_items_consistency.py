@@ -52,6 +52,8 @@ async def test_what_two_processes_answer_is_linearizable(serve: Serve, cache: di
         await loading
     verdict = examine(load.history, caching="redis_url" in cache)
     assert not verdict.reason, verdict.reason
+    sources = {"", "miss", "shared", "bypass"} | ({"hit"} if "redis_url" in cache else set())
+    assert {record.source for record in load.history} == sources
     # Two processes that write to one SQLite file may be in each other's way.
     assert load.failures.keys() <= {UNAVAILABLE}
     assert len(load.accepted) > OPERATIONS / 4

@@ -38,7 +38,8 @@ def delete(start: float, end: float, status: int | None = 204) -> Record:
 
 def fetch(start: float, end: float, value: str | None, *, cached: bool = False) -> Record:
     rows = (shown(value),) if value else ()
-    return Record("fetch", start, end, 200 if value else 404, "a", rows=rows, cached=cached)
+    source = "hit" if cached else "bypass"
+    return Record("fetch", start, end, 200 if value else 404, "a", rows=rows, cached=cached, source=source)
 
 
 def page(start: float, end: float, *rows: Shown, cached: bool = False) -> Record:
@@ -141,7 +142,7 @@ def test_a_reason_names_what_cannot_be_ordered() -> None:
         *(page(13.5, 13.6, shown("a/1")), fetch(14, 14.25, "a", cached=True), fetch(15, 16, "a/1")),
     ]
     assert examine(records).reason == (
-        "no order explains that fetch a (4.000 to 4.250 s) through the cache showed a, with\n"
+        "no order explains that fetch a (4.000 to 4.250 s) through the cache (hit) showed a, with\n"
         "    create a (0.000 to 1.000 s) got 201\n"
         "    change a/1 (2.000 to 3.000 s) got 200"
     )

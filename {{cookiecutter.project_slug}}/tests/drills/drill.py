@@ -172,7 +172,7 @@ async def seconds_until_the_newest_is_listed(stack: Stack, load: Load) -> float:
         connection = Connection(lambda: stack.address, timeout=TIMEOUT, keeps=False)
         begun = time.monotonic()
         reply = await connection.request(page.method, page.path)
-        load.history.append(page.record(begun, time.monotonic(), reply.status, reply.body))
+        load.history.append(page.record(begun, time.monotonic(), reply))
         agreeing += 1
         if key_of(newest) not in (key_of(row.value) for row in load.history[-1].rows):
             old_until, agreeing = time.monotonic(), 0

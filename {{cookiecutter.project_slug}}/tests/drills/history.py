@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from loadtest import resource
+from tests.drills.client import Reply
 
 type Kind = Literal["create", "change", "delete", "fetch", "list", "stored"]
 
@@ -32,7 +33,8 @@ class Shown(NamedTuple):
 class Record(NamedTuple):
     """A request and its answer; `start` and `end` are seconds of one monotonic clock.
 
-    `status` is None where no answer came. The kind "stored" is a look into the database.
+    `status` is None where no answer came, and `source` is what the answer says of where it comes from (`X-Cache`). The
+    kind "stored" is a look into the database.
     """
 
     kind: Kind
@@ -44,6 +46,7 @@ class Record(NamedTuple):
     rows: tuple[Shown, ...] = ()
     keyed: bool = False
     cached: bool = False
+    source: str = ""
 
 
 class Ask(NamedTuple):
@@ -61,8 +64,9 @@ class Ask(NamedTuple):
         """The content, as JSON."""
         return resource.body(self.value).encode() if self.value else b""
 
-    def record(self, start: float, end: float, status: int | None = None, body: bytes = b"") -> Record:
+    def record(self, start: float, end: float, reply: Reply | None) -> Record:
         """Return what is to be remembered of this request and its answer, if there was one."""
+        status = None if reply is None else reply.status
         return Record(
             self.kind,
             start,
@@ -70,9 +74,10 @@ class Ask(NamedTuple):
             status,
             self.key,
             self.value,
-            rows_in(body) if status in (200, 201, 202) else (),
+            rows_in(reply.body) if reply and status in (200, 201, 202) else (),
             keyed=IDEMPOTENCY_KEY in self.headers,
             cached=self.method == "GET" and not self.headers,
+            source=reply.headers.get("x-cache", "") if reply else "",
         )
 
 

@@ -277,7 +277,7 @@ def sentence(key: str, record: Record | None, began: float) -> str:
         return f"something was asked of {key}"
     asked = f"{record.kind} {record.value or key} ({record.start - began:.3f} to {record.end - began:.3f} s)"
     if record.cached:
-        asked += " through the cache"
+        asked += f" through the cache ({record.source})"
     if record.status is None:
         return f"{asked} got no answer"
     shown = [row.value for row in record.rows if key_of(row.value) == key]

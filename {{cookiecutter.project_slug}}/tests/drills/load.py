@@ -113,11 +113,10 @@ class Load:
         self.slowest = max(self.slowest, ended - started)
         if ask.kind == "create":
             self.posts.append((started, ended - started))
+        self.remember(ask.record(started, ended, reply))
         if reply is None:
-            self.remember(ask.record(started, ended))
             await asyncio.sleep(0.05)
             return False
-        self.remember(ask.record(started, ended, reply.status, reply.body))
         self.answers[f"{ask.method} {reply.status}"] += 1
         good = reply.status in GOOD or (reply.status == NOT_THERE and ask.kind in ("fetch", "change", "delete"))
         if not good:
