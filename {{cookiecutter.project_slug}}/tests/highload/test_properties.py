@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from urllib.parse import urlencode
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app.highload.pagination import EPOCH, Position, decode_cursor, encode_cursor
@@ -41,7 +41,8 @@ def test_a_cursor_is_refused_or_canonical(cursor: str) -> None:
 
 @given(st.lists(st.tuples(HEADER_NAMES, HEADER_VALUES)), st.binary())
 def test_every_answer_survives_its_dump(headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    answer = Answer(200, [(b"etag", b'"1"'), *headers], body)
+    assume(NEVER_KEPT.isdisjoint(name for name, _ in headers) and b"content-length" not in dict(headers))
+    answer = Answer(200, [(b"etag", b'"1"'), (b"content-length", b"%d" % len(body)), *headers], body)
     assert Answer.load(answer.dump()) == answer
 
 
