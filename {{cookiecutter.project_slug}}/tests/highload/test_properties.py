@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app.highload.pagination import EPOCH, Position, decode_cursor, encode_cursor
-from app.highload.reads.answers import Answer, answer_of
+from app.highload.reads.answers import NEVER_KEPT, Answer, answer_of
 from tests.highload.notes import notes_service
 
 MOMENTS = st.integers(0, 2**52).map(lambda microseconds: EPOCH + timedelta(microseconds=microseconds))
