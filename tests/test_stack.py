@@ -173,6 +173,9 @@ def test_the_commands_of_the_original_example(stack: Stack, answers: dict[str, A
         assert set(versions.glob("*.py")) == before, "models and migrations agree"
         stack.compose("run", "--rm", "api", "alembic", "upgrade", "head", command=compose)
         assert any(stack.sql("SELECT version_num FROM alembic_version;") in revision.name for revision in before)
+    stack.compose("run", "--rm", "api", "alembic", "revision", "-m", "by hand")
+    (written,) = set(versions.glob("*.py")) - before
+    written.unlink()
     assert "No new upgrade operations detected" in stack.compose("run", "--rm", "api", "alembic", "check")
     stack.compose("up", "--build", "-d", command=ORIGINAL_COMPOSE)
     eventually(lambda: serves(stack), within=60)
@@ -219,7 +222,9 @@ def serves(stack: Stack) -> bool:
 def test_more_workers_share_the_queue(stack: Stack, answers: dict[str, Any]) -> None:
     if not answers["queued_writes"]:
         pytest.skip("this variant has no queue")
-    stack.compose("up", "--detach", "--wait", "--scale", "worker=3", timeout=120)
+    # As on a server: without the file that is for developers.
+    server = "docker compose --file docker-compose.yml"
+    stack.compose("up", "--detach", "--wait", "--scale", "worker=3", command=server, timeout=120)
     accepted = {create(stack).json()["id"] for _ in range(100)}
 
     def all_listed() -> bool:
