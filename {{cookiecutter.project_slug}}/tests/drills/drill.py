@@ -20,16 +20,6 @@ from tests.drills.stack import LONGEST_KEPT, PROJECT, WORKERS, Stack, connection
 
 # Seconds from the moment when a part answers its health check to the last request that fails.
 RECOVERY_LIMIT = 5.0
-# What clients may see depends on the parts of the stack.
-PARTS = {
-    # {% if cookiecutter.caching %}
-    "redis",
-    # {% endif %}
-    # {% if cookiecutter.queued_writes %}
-    "rabbitmq",
-    # {% endif %}
-    "db",
-}
 SECONDS_BEFORE = 0.3
 SECONDS_AFTER = 0.7
 
@@ -75,7 +65,16 @@ async def drill(stack: Stack, name: str, fault: Fault) -> Outcome:
         await loading
         stored = await come_to_rest(stack, load)
         newest_listed_after = await seconds_until_the_newest_is_listed(stack, load)
-    verdict = examine(load.history, caching="redis" in PARTS, oldest=fault.oldest, queued="rabbitmq" in PARTS)
+    verdict = examine(
+        load.history,
+        oldest=fault.oldest,
+        # {% if not cookiecutter.caching %}
+        caching=False,
+        # {% endif %}
+        # {% if cookiecutter.queued_writes %}
+        queued=True,
+        # {% endif %}
+    )
     if verdict.reason:
         history.dump(load.history, PROJECT / f"drill-history-{name}.jsonl")
     return judge(
