@@ -44,30 +44,25 @@ class Fault(NamedTuple):
     oldest: float = OLDEST
 
 
-def oldest_without(*services: str) -> float:
-    """Return how many seconds old an answer may be while services are away: without Redis, as old as it may get."""
-    return LONGEST_KEPT if "redis" in services else OLDEST
-
-
-def killed(*services: str, failures: Sequence[str] = ()) -> Fault:
+def killed(*services: str, failures: Sequence[str] = (), oldest: float = OLDEST) -> Fault:
     """Return the fault that containers are killed, and started again."""
     return Fault(
         frozenset(services),
         lambda stack: stack.compose("kill", *services),
         lambda stack: stack.up("--no-deps", *services),
         frozenset(failures),
-        oldest=oldest_without(*services),
+        oldest=oldest,
     )
 
 
-def frozen(service: str, *, failures: Sequence[str] = ()) -> Fault:
+def frozen(service: str, *, failures: Sequence[str] = (), oldest: float = OLDEST) -> Fault:
     """Return the fault that a container hangs, and goes on."""
     return Fault(
         frozenset([service]),
         lambda stack: stack.freeze(service),
         lambda stack: stack.thaw(service),
         frozenset(failures),
-        oldest=oldest_without(service),
+        oldest=oldest,
     )
 
 
@@ -151,8 +146,8 @@ FAULTS = {
     "database-kill": killed("db", failures=[UNAVAILABLE]),
     "database-freeze": frozen("db", failures=[UNAVAILABLE]),
     # {% if cookiecutter.caching %}
-    "cache-kill": killed("redis"),
-    "cache-freeze": frozen("redis"),
+    "cache-kill": killed("redis", oldest=LONGEST_KEPT),
+    "cache-freeze": frozen("redis", oldest=LONGEST_KEPT),
     # {% endif %}
     # {% if cookiecutter.queued_writes %}
     "broker-kill": killed("rabbitmq"),
@@ -165,7 +160,7 @@ FAULTS = {
     "database-and-broker-kill": killed("db", "rabbitmq", failures=[UNAVAILABLE]),
     # {% endif %}
     # {% if cookiecutter.caching and cookiecutter.queued_writes %}
-    "everything-kill": killed("db", "redis", "rabbitmq", failures=[UNAVAILABLE]),
+    "everything-kill": killed("db", "redis", "rabbitmq", failures=[UNAVAILABLE], oldest=LONGEST_KEPT),
     # {% endif %}
 }
 DEPLOYS = frozenset(name for name in FAULTS if name.endswith(("reload", "stop", "replace", "scale")))

@@ -14,7 +14,7 @@ What README.md promises decides what an operation may do:
 - 404 says that the row is not there, for a write as for a read. Any other refusal says nothing of the row.
 - A read through the cache sees what the last answered write has left, or a write that had no answer yet when the read
   began. So it may see less than another read before it, and no less than what was answered: a regular register
-  (Lamport, "On interprocess communication", 1986). While Redis is away, it may be as old as `oldest` says.
+  (Lamport, "On interprocess communication", 1986). While the cache is away, it may be as old as `oldest` says.
 - A row that was queued comes back when it is deleted before its message arrives.
 """
 
