@@ -18,7 +18,7 @@ from app.highload.writes.queue import RowQueue
 
 # {%- endif +%}
 
-MIGRATIONS = Path(__file__).parent.parent / "alembic"
+ALEMBIC = Path(__file__).parent.parent / "alembic"
 # {% if cookiecutter.queued_writes %}
 QUEUE = RowQueue(f"{NAME}.rows", "app.tasks.store_rows")
 # {% endif %}

@@ -31,7 +31,7 @@ def create_app(settings: Settings) -> Service:
         logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
-            schema = Schema(database, db.MIGRATIONS)
+            schema = Schema(database, db.ALEMBIC)
             await schema.warn()
             checks: dict[str, Callable[[], Awaitable[None]]] = {"database": database.ping, "schema": schema.check}
             storage = Storage(database, name=NAME, max_waiting=settings.max_waiting)

@@ -27,7 +27,7 @@ celery.conf.update(worker.reliable(db.QUEUE), worker_concurrency=settings.worker
 async def open_storage() -> AsyncGenerator[Storage]:
     """Open what a worker process needs, and close it."""
     async with db.open_database(settings, pool_size=1) as database:
-        await Schema(database, db.MIGRATIONS).warn()
+        await Schema(database, db.ALEMBIC).warn()
         # A message bounds how many rows wait here.
         storage = Storage(database, name=NAME, max_waiting=sys.maxsize)
         # {% if cookiecutter.caching %}
