@@ -61,7 +61,7 @@ def install(project: Path) -> Path:
 
 
 def make(
-    project: Path, *targets: str, check: bool = True, timeout: float = 600, **environment: str
+    project: Path, *targets: str, check: bool = True, timeout: float = 1500, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run make in a rendered project and return what it printed; with check, fail when it does."""
     tools = [f"PYTHON={sys.executable}", f"UV={Path(sys.executable).parent / 'uv'}"]

@@ -47,7 +47,7 @@ def faults_of(answers: dict[str, Any]) -> set[str]:
 
 
 def test_no_fault_loses_or_doubles_an_item(project: Path, answers: dict[str, Any]) -> None:
-    done = make(project, "drill", f"DRILL_PORT={free_port()}", check=False, timeout=420)
+    done = make(project, "drill", f"DRILL_PORT={free_port()}", check=False, timeout=900)
     assert_nothing_lost(done, names=faults_of(answers))
 
 

@@ -2105,7 +2105,7 @@ def judge(project: Path, mutation: Mutation, urls: Urls) -> Verdict:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     cases = ET.parse(report) if report.exists() else ET.ElementTree(ET.Element("nothing"))

@@ -285,7 +285,7 @@ def test_a_stopped_database_is_told_and_comes_back(stack: Stack, answers: dict[s
 
 def test_all_tests_of_the_variant_pass_on_real_servers(stack: Stack, answers: dict[str, Any]) -> None:
     """Once with servers that the command starts itself, which the other variants then do not repeat."""
-    done = make(stack.project, "test-stack", check=False, timeout=600, PYTEST_ADDOPTS=options_for_tests(answers))
+    done = make(stack.project, "test-stack", check=False, timeout=1500, PYTEST_ADDOPTS=options_for_tests(answers))
     assert done.returncode == 0, done.stdout[-8000:]
     assert re.search(r"Required test coverage of 95% reached", done.stdout)
     assert "Left out" not in done.stdout
