@@ -1,9 +1,12 @@
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.variants import docker_variants, is_fullest, name_of, render, variants_of_this_run
 
+type Urls = dict[str, str]
 type Make = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -136,3 +140,25 @@ def free_port() -> int:
 def environment_of(**settings: Any) -> dict[str, str]:
     """Return the environment with settings for the service."""
     return clean_environment() | {name: str(value) for name, value in settings.items()}
+
+
+HOLD = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"
+
+
+@contextmanager
+def servers_of(project: Path) -> Iterator[Urls]:
+    """Run the servers of a project as `make test-stack` does, and yield their addresses."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.stack", sys.executable, "-c", HOLD],
+        cwd=project,
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        told = next((line for line in process.stdout if line.startswith("{")), "{}")
+        addresses = json.loads(told)
+        yield {
+            name.removeprefix("TEST_"): url for name, url in addresses.items() if re.fullmatch("TEST_[A-Z]+_URL", name)
+        }

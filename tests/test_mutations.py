@@ -3,24 +3,21 @@
 That the same tests pass with all lines in place is shown where they run as a whole, in tests/test_stack.py.
 """
 
-import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.conftest import clean_environment, docker_is_there, install
+from tests.conftest import Urls, clean_environment, docker_is_there, install, servers_of
 from tests.variants import core_variants, render
 
 type Servers = tuple[str, ...]
-type Urls = dict[str, str]
 
 NONE: Servers = ()
 CACHE: Servers = ("REDIS_URL",)
@@ -2121,26 +2118,6 @@ def copy_of(project: Path, directory: Path) -> Path:
     shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv", "__pycache__"))
     (copy / ".venv").symlink_to(project / ".venv")
     return copy
-
-
-HOLD = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"
-
-
-@contextmanager
-def servers_of(project: Path) -> Iterator[Urls]:
-    """Run the servers of a project as `make test-stack` does, and yield their addresses."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.stack", sys.executable, "-c", HOLD],
-        cwd=project,
-        env=clean_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout
-        told = next((line for line in process.stdout if line.startswith("{")), "{}")
-        addresses = json.loads(told)
-        yield {name: addresses[f"TEST_{name}"] for name in {*CACHE, *QUEUE} if f"TEST_{name}" in addresses}
 
 
 def selected(request: pytest.FixtureRequest) -> set[object]:
