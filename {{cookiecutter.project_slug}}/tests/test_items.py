@@ -158,14 +158,15 @@ async def test_json_in_another_encoding_is_refused(client: httpx2.AsyncClient, e
 async def test_a_body_of_another_type_is_refused(client: httpx2.AsyncClient, kind: str | None) -> None:
     item = await create(client)
     headers = {"content-type": kind} if kind else {}
-    address = f"/items/{item['id']}"
-    assert_problem(await client.post("/items", content=b'{"name":"x"}', headers=headers), 415, names="Content-Type")
-    assert_problem(await client.patch(address, content=b'{"name":"x"}', headers=headers), 415, names="Content-Type")
+    for method, address in {"POST": "/items", "PATCH": f"/items/{item['id']}"}.items():
+        answer = await client.request(method, address, content=b'{"name":"x"}', headers=headers)
+        assert_problem(answer, 415, names="Content-Type")
 
 
 async def test_head_is_get_without_the_body(client: httpx2.AsyncClient) -> None:
     item = await create(client)
-    for path in ("/items", f"/items/{item['id']}", "/items?limit=0", "/livez", "/readyz", "/openapi.json", "/nowhere"):
+    of_items = ["/items", f"/items/{item['id']}", "/items?limit=0"]
+    for path in [*of_items, "/livez", "/readyz", "/openapi.json", "/nowhere"]:
         got, answer = await client.get(path), await client.head(path)
         assert (answer.status_code, answer.content) == (got.status_code, b"")
         varying = ("date", "x-cache")

@@ -133,8 +133,8 @@ BROKEN = {
     "setting": ("app/config.py", "limit_concurrency: PositiveInt = 1000", "limit_concurrency: PositiveInt"),
     "a shared route that cannot be shared": (
         "app/routes/items.py",
-        "async def list_items(\n    items: Items,",
-        "async def list_items(\n    request: Request,\n    items: Items,",
+        "    limit: Limit = 100,\n",
+        "    request: Request,\n    limit: Limit = 100,\n",
     ),
 }
 

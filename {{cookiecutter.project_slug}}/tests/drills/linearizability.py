@@ -203,7 +203,7 @@ def reach(history: Sequence[Record], begun: Mapping[str, float]) -> Callable[[Re
     """
     rows = {key_of(row.value): row for record in history for row in record.rows if row.created_at}
     position = {key: (datetime.fromisoformat(row.created_at), row.id) for key, row in rows.items()}
-    keys = sorted(begun.keys() & position.keys(), key=position.__getitem__)
+    keys = sorted(begun.keys() & position.keys(), key=lambda name: position[name])
     positions = [position[key] for key in keys]
     # Of each row and those behind it, when the first was asked for.
     first_begun = list(accumulate((begun[key] for key in reversed(keys)), min))[::-1]

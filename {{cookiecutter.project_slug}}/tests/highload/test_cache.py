@@ -26,7 +26,7 @@ from tests.waiting import eventually, settle
 
 NAME = "highload-cache"
 GENERATION = f"{prefix_of(NAME)}generation:{ANYTHING}"
-ANSWER = Answer(200, [(b"etag", b'"1"')], b"body")
+ANSWER = Answer(200, [(b"etag", b'"1"'), (b"content-length", b"4")], b"body")
 # Seconds. A busy machine must not make the cache cool down, unless that is what a test is about.
 PATIENT = 2.0
 IMPATIENT = 0.1
@@ -132,7 +132,7 @@ async def test_services_with_other_names_see_nothing_of_each_other(cache: Respon
         assert (await other.find(wanted("page"))).answer is None
 
         await cache.keep("page", ANSWER, generation)
-        await other.keep("page", ANSWER._replace(body=b"other"), await generation_of(other))
+        await other.keep("page", ANSWER._replace(body=b"else"), await generation_of(other))
         assert (await cache.find(wanted("page"))).answer == ANSWER
         await other.invalidate([ANYTHING])
         assert (await cache.find(wanted("page"))).answer == ANSWER

@@ -36,7 +36,7 @@ from tests.highload.counting import get, started
 from tests.highload.notes import NOTES, Base, NoteRead, NoteRepository, notes_service
 
 NAME = "highload-generations"
-ANSWER = Answer(200, [(b"etag", b'"1"')], b"body")
+ANSWER = Answer(200, [(b"etag", b'"1"'), (b"content-length", b"4")], b"body")
 ONE, TWO = UUID(int=1), UUID(int=2)
 IN_THE_SLOT_OF_ONE = UUID(int=1 + SLOTS)
 
