@@ -32,7 +32,7 @@ def service(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         document.write_bytes(client.get("/openapi.json").content)
         (directory / "config.json").write_text(CONFIG)
         package = directory / "generated"
-        options = ["--path", document, "--output-path", package, "--config", directory / "config.json"]
+        options = ["--path", str(document), "--output-path", str(package), "--config", str(directory / "config.json")]
         subprocess.run([sys.executable, *GENERATE, *options], check=True)
         sys.path.insert(0, str(directory))
         try:

@@ -44,25 +44,25 @@ class Fault(NamedTuple):
     oldest: float = OLDEST
 
 
-def killed(*services: str, failures: Sequence[str] = (), oldest: float = OLDEST) -> Fault:
+def killed(*services: str, failures: Sequence[str] = (), cache_away: bool = False) -> Fault:
     """Return the fault that containers are killed, and started again."""
     return Fault(
         frozenset(services),
         lambda stack: stack.compose("kill", *services),
         lambda stack: stack.up("--no-deps", *services),
         frozenset(failures),
-        oldest=oldest,
+        oldest=LONGEST_KEPT if cache_away else OLDEST,
     )
 
 
-def frozen(service: str, *, failures: Sequence[str] = (), oldest: float = OLDEST) -> Fault:
+def frozen(service: str, *, failures: Sequence[str] = (), cache_away: bool = False) -> Fault:
     """Return the fault that a container hangs, and goes on."""
     return Fault(
         frozenset([service]),
         lambda stack: stack.freeze(service),
         lambda stack: stack.thaw(service),
         frozenset(failures),
-        oldest=oldest,
+        oldest=LONGEST_KEPT if cache_away else OLDEST,
     )
 
 
@@ -146,8 +146,8 @@ FAULTS = {
     "database-kill": killed("db", failures=[UNAVAILABLE]),
     "database-freeze": frozen("db", failures=[UNAVAILABLE]),
     # {% if cookiecutter.caching %}
-    "cache-kill": killed("redis", oldest=LONGEST_KEPT),
-    "cache-freeze": frozen("redis", oldest=LONGEST_KEPT),
+    "cache-kill": killed("redis", cache_away=True),
+    "cache-freeze": frozen("redis", cache_away=True),
     # {% endif %}
     # {% if cookiecutter.queued_writes %}
     "broker-kill": killed("rabbitmq"),
@@ -160,7 +160,7 @@ FAULTS = {
     "database-and-broker-kill": killed("db", "rabbitmq", failures=[UNAVAILABLE]),
     # {% endif %}
     # {% if cookiecutter.caching and cookiecutter.queued_writes %}
-    "everything-kill": killed("db", "redis", "rabbitmq", failures=[UNAVAILABLE], oldest=LONGEST_KEPT),
+    "everything-kill": killed("db", "redis", "rabbitmq", failures=[UNAVAILABLE], cache_away=True),
     # {% endif %}
 }
 DEPLOYS = frozenset(name for name in FAULTS if name.endswith(("reload", "stop", "replace", "scale")))
