@@ -11,6 +11,7 @@ from uuid import UUID
 
 import httpx2
 import pytest
+from starlette.requests import Request
 from starlette.types import Scope
 
 from app.highload.batching import Overloaded, Waiter
@@ -208,15 +209,24 @@ async def test_nothing_is_run_alone_for_a_client_that_went_away(
 
 async def test_a_client_that_goes_away_before_its_body_is_there_gives_its_place_back(database_url: str) -> None:
     app = notes_service(database_url=database_url, limit_concurrency=1)
+    heard = asyncio.Event()
+
+    @app.post("/heard")
+    async def post_heard(request: Request) -> None:
+        try:
+            await request.body()
+        finally:
+            heard.set()
+
     async with running(app) as client:
         async with connected(client) as inside:
-            inside.writer.write(POST_HEAD)
+            inside.writer.write(POST_HEAD.replace(b"/notes", b"/heard"))
             await asyncio.sleep(0.05)
-
+        async with asyncio.timeout(PATIENCE):
+            await heard.wait()
         async with connected(client) as outside:
             for _ in range(3):
                 assert b" 200 " in (await outside.send(GET))[0]
-        await settle()
         assert app.admission._inside == 0
 
 
