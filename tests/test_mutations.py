@@ -1737,7 +1737,7 @@ MUTATIONS += [
         ', "schema": schema.check}',
         "}",
         "test_migrations.py::test_a_schema_that_is_behind_is_told",
-        "200",
+        "KeyError: 'detail'",
     ),
     Mutation(
         "a database of a newer release is used",
