@@ -59,27 +59,27 @@ def test_a_generated_client_calls_every_operation(service: Any) -> None:
     models = importlib.import_module("generated.models")
     call = operations()
     assert set(call) == set(FUNCTIONS)
-    client = generated.Client(base_url=str(service.base_url))
-    for name in ("livez", "readyz"):
-        assert call[name].sync(client=client).status == "ok"
-    create, fetch, change, delete, listing = (call[name] for name in FUNCTIONS[:5])
-    item = create.sync(client=client, body=models.ItemCreate(name="x"))
-    assert (item.name, item.description) == ("x", None)
-    again = create.sync_detailed(client=client, body=models.ItemCreate(name="y"), idempotency_key="key")
-    assert again.status_code == 201
-    # What is left out stays.
-    changed = change.sync(item.id, client=client, body=models.ItemUpdate(description="d"))
-    assert (changed.name, changed.description) == ("x", "d")
-    changed = change.sync(item.id, client=client, body=models.ItemUpdate(name="z"))
-    assert (changed.name, changed.description) == ("z", "d")
-    assert fetch.sync(item.id, client=client) == changed
-    page = listing.sync(client=client, limit=1)
-    assert [one.name for one in page.items] == ["y"]
-    rest = listing.sync(client=client, cursor=page.next_cursor)
-    assert [one.id for one in rest.items] == [item.id]
-    assert rest.next_cursor is None
-    assert delete.sync_detailed(item.id, client=client).status_code == 204
-    missing = fetch.sync_detailed(UUID(int=0), client=client)
-    assert (missing.status_code, missing.parsed.title) == (404, "Not Found")
-    refused = create.sync(client=client, body=models.ItemCreate(name=""))
-    assert refused.status == 422
+    with generated.Client(base_url=str(service.base_url)) as client:
+        for name in ("livez", "readyz"):
+            assert call[name].sync(client=client).status == "ok"
+        create, fetch, change, delete, listing = (call[name] for name in FUNCTIONS[:5])
+        item = create.sync(client=client, body=models.ItemCreate(name="x"))
+        assert (item.name, item.description) == ("x", None)
+        again = create.sync_detailed(client=client, body=models.ItemCreate(name="y"), idempotency_key="key")
+        assert again.status_code == 201
+        # What is left out stays.
+        changed = change.sync(item.id, client=client, body=models.ItemUpdate(description="d"))
+        assert (changed.name, changed.description) == ("x", "d")
+        changed = change.sync(item.id, client=client, body=models.ItemUpdate(name="z"))
+        assert (changed.name, changed.description) == ("z", "d")
+        assert fetch.sync(item.id, client=client) == changed
+        page = listing.sync(client=client, limit=1)
+        assert [one.name for one in page.items] == ["y"]
+        rest = listing.sync(client=client, cursor=page.next_cursor)
+        assert [one.id for one in rest.items] == [item.id]
+        assert rest.next_cursor is None
+        assert delete.sync_detailed(item.id, client=client).status_code == 204
+        missing = fetch.sync_detailed(UUID(int=0), client=client)
+        assert (missing.status_code, missing.parsed.title) == (404, "Not Found")
+        refused = create.sync(client=client, body=models.ItemCreate(name=""))
+        assert refused.status == 422
