@@ -237,6 +237,8 @@ async def test_a_migrator_that_finds_no_revision_fails(service: Path, tmp_path: 
         file.unlink()
     with pytest.raises(AssertionError, match="versions holds none, or they cannot be read"):
         alembic(service, f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}", "upgrade", "head")
+    models = service / "app/models.py"
+    models.write_text(models.read_text(encoding="utf-8") + EVERYTHING, encoding="utf-8")
     make_revision(service, "the first one")
     assert len(versions(service)) == 1
 
