@@ -105,7 +105,7 @@ async def test_queued_rows_arrive_through_the_worker(
     log = tmp_path / "worker.log"
     with note_worker(postgresql_url, broker_url, log):
         accepted = await queue_notes(serve, broker_url)
-        await eventually(lambda: all_stored(postgresql_url, accepted))
+        await eventually(lambda: all_stored(postgresql_url, accepted), within=30)
     assert "Traceback" not in log.read_text()
     assert await sizes(broker_url) == (0, 0)
 
@@ -485,7 +485,7 @@ async def test_a_killed_worker_loses_nothing(
             await eventually(lambda: some_task_waits(postgresql_url))
             running.kill()
     with note_worker(postgresql_url, broker_url, tmp_path / "next.log"):
-        await eventually(lambda: all_stored(postgresql_url, accepted), within=10)
+        await eventually(lambda: all_stored(postgresql_url, accepted), within=30)
 
 
 async def test_a_killed_process_of_a_worker_loses_nothing(
@@ -498,7 +498,7 @@ async def test_a_killed_process_of_a_worker_loses_nothing(
             await eventually(lambda: some_task_waits(postgresql_url))
             os.kill(await asyncio.to_thread(a_child_of, running.pid), signal.SIGKILL)
             await eventually(lambda: logged(log, "WorkerLostError"))
-        await eventually(lambda: all_stored(postgresql_url, accepted), within=10)
+        await eventually(lambda: all_stored(postgresql_url, accepted), within=30)
 
 
 async def queue_notes(serve: Serve, broker_url: str) -> set[str]:
