@@ -105,7 +105,7 @@ async def test_a_stopped_broker_means_a_direct_write(serve: Serve, broker_url: s
         async def queued_again() -> bool:
             return (await client.post("/items", json=NEW)).status_code == 202
 
-        await eventually(queued_again, within=5)
+        await eventually(queued_again)
 
 
 async def test_the_service_starts_without_a_broker(serve: Serve) -> None:
@@ -115,7 +115,12 @@ async def test_the_service_starts_without_a_broker(serve: Serve) -> None:
 
 async def test_the_deadline_of_the_broker_is_a_setting(serve: Serve, broker_url: str) -> None:
     async with proxied(broker_url) as (url, proxy), serve(broker_url=url, broker_deadline=0.3) as client:
-        assert (await client.post("/items", json=NEW)).status_code == 202
+
+        async def queued() -> bool:
+            return (await client.post("/items", json=NEW)).status_code == 202
+
+        # On a busy machine the first attempt to connect may take longer than that.
+        await eventually(queued)
         proxy.freeze()
         started = time.monotonic()
         assert (await client.post("/items", json=NEW)).status_code == 201

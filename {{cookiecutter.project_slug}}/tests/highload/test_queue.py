@@ -155,7 +155,7 @@ async def test_a_stopped_broker_means_a_direct_write(serve: Serve, broker_url: s
         async def queued_again() -> bool:
             return (await client.post("/notes", content="x")).status_code == 202
 
-        await eventually(queued_again, within=5)
+        await eventually(queued_again)
 
 
 async def test_a_publisher_tells_whether_the_broker_is_there(broker_url: str) -> None:
@@ -166,7 +166,7 @@ async def test_a_publisher_tells_whether_the_broker_is_there(broker_url: str) ->
         async def lost() -> bool:
             return publisher._connection is None
 
-        await eventually(lost, within=5)
+        await eventually(lost, within=30)
         with pytest.raises(BrokerUnavailable):
             await publisher.ping()
 
