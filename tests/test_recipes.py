@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import clean_environment, docker_is_there
-from tests.test_mutations import Urls, copy_of, servers_of
+from tests.conftest import Urls, clean_environment, docker_is_there, servers_of
+from tests.test_mutations import copy_of
 from tests.variants import TEMPLATE, is_fullest
 
 RECIPES = "docs/recipes.md"
