@@ -1837,6 +1837,14 @@ MUTATIONS += [
         "assert",
     ),
     Mutation(
+        "who reads on has time again",
+        SERVER,
+        "        super().pause_writing()\n        self.pause = object()\n",
+        "        super().pause_writing()\n",
+        "highload/test_bad_clients.py::test_who_reads_on_has_time_again",
+        "is not",
+    ),
+    Mutation(
         "another thing to wait for has its own time",
         "app/highload/http/deadlines.py",
         " or wait.what is not awaited.what",

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from app.highload.http.deadlines import BYTES_PER_SECOND, LOOKS, Awaited, Deadlines
 from app.highload.reads.shared import shared
-from app.highload.server import LONGEST_HEAD, PIECE, Connection
+from app.highload.server import LONGEST_HEAD, PIECE, Connection, Flow
 from app.highload.service import Service
 from tests.conftest import Serve, in_database, running
 from tests.highload.notes import insert_notes, new_note, notes_service
@@ -44,6 +44,18 @@ def service(database_url: str, limit_concurrency: int = 1000) -> Service:
         return Response(LARGE_ANSWER)
 
     return app
+
+
+def add_held(app: Service) -> asyncio.Event:
+    """Add a route that answers when the event has come."""
+    event = asyncio.Event()
+
+    @app.get("/held")
+    async def get_held() -> str:
+        await event.wait()
+        return "held"
+
+    return event
 
 
 def connections() -> int:
@@ -110,44 +122,29 @@ async def test_a_client_that_does_not_read_is_hung_up_on(database_url: str, path
 
 async def test_a_head_behind_an_answer_that_is_awaited_has_a_deadline(database_url: str) -> None:
     app = service(database_url)
-    go_on = asyncio.Event()
-
-    @app.get("/slow")
-    async def get_slow() -> str:
-        await go_on.wait()
-        return "slow"
-
+    go_on = add_held(app)
     async with running(app, client_timeout=SOON, keep_alive=60) as client, connected(client) as stalling:
-        stalling.writer.write(get("/slow") + b"GET /notes HTTP/1.1\r\nHost:")
+        stalling.writer.write(get("/held") + b"GET /notes HTTP/1.1\r\nHost:")
         await asyncio.sleep(0.05)
         go_on.set()
         assert b" 200 " in (await stalling.send(b""))[0]
         assert await stalling.end() == b""
 
 
-async def test_who_reads_slowly_gets_all(database_url: str) -> None:
-    """It takes longer for all than it may wait before each part."""
-    async with running(service(database_url), client_timeout=SOON) as client, connected(client) as slow:
-        read_nothing(slow)
-        slow.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 300_000)
-        slow.writer.write(get("/large") * 2)
-        received = 0
-        for _ in range(8):
-            await asyncio.sleep(SOON / 3)
-            slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
-            received += len(await slow.reader.readexactly(800_000))
-        received += len(await slow.reader.readexactly(2 * len(LARGE_ANSWER) - received))
+async def test_who_reads_on_has_time_again() -> None:
+    """Each time that the client has read most of what was sent, another wait begins."""
+    flow = Flow(asyncio.Transport(), [])
+    flow.pause_writing()
+    first = flow.pause
+    flow.resume_writing()
+    assert flow.pause is first
+    flow.pause_writing()
+    assert flow.pause is not first
 
 
 async def test_an_idle_client_and_one_whose_answer_takes_long_stay(database_url: str) -> None:
     app = service(database_url)
-    go_on = asyncio.Event()
-
-    @app.get("/slow")
-    async def get_slow() -> str:
-        await go_on.wait()
-        return "slow"
-
+    go_on = add_held(app)
     async with (
         running(app, client_timeout=SOON, keep_alive=60) as client,
         connected(client) as idle,
@@ -156,8 +153,8 @@ async def test_an_idle_client_and_one_whose_answer_takes_long_stay(database_url:
         connected(client) as stalling,
     ):
         await idle.send(GET)
-        waiting_alone.writer.write(get("/slow"))
-        waiting.writer.write(get("/slow") + GET)
+        waiting_alone.writer.write(get("/held"))
+        waiting.writer.write(get("/held") + GET)
         await stalling.end()
         await asyncio.sleep(SOON)
         go_on.set()
@@ -224,17 +221,11 @@ async def test_who_waits_for_its_client_takes_no_place(database_url: str) -> Non
 
 async def test_who_comes_back_with_its_body_may_find_the_place_taken(database_url: str) -> None:
     app = service(database_url, limit_concurrency=1)
-    go_on = asyncio.Event()
-
-    @app.get("/slow")
-    async def get_slow() -> str:
-        await go_on.wait()
-        return "slow"
-
+    go_on = add_held(app)
     async with running(app) as client, connected(client) as late, connected(client) as other:
         late.writer.write(POST_HEAD)
         await asyncio.sleep(0.05)
-        other.writer.write(get("/slow"))
+        other.writer.write(get("/held"))
 
         async def is_full() -> bool:
             return app.admission.full
@@ -345,13 +336,7 @@ async def test_a_head_behind_a_large_pipeline_is_read(database_url: str) -> None
 async def test_a_pipeline_that_is_left_is_forgotten(database_url: str) -> None:
     """What refers to itself lives until the collector comes by, which is not often."""
     app = service(database_url)
-    held = asyncio.Event()
-
-    @app.get("/held")
-    async def get_held() -> str:
-        await held.wait()
-        return "held"
-
+    held = add_held(app)
     async with running(app) as client:
         gc.collect()
         before = connections()
