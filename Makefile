@@ -15,12 +15,15 @@ demo: .venv/done ## Render the default answers and serve them on http://127.0.0.
 	$(MAKE) --directory $(DEMO) run PYTHON=$(abspath $(BIN)/python) UV=$(abspath $(BIN)/uv)
 
 .PHONY: test
-test: .venv/done ## Render, check, boot and test every variant; what loads and breaks servers runs last and alone
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/test_stack.py --ignore tests/test_drills.py
-	$(BIN)/python -m pytest --numprocesses 2 tests/test_stack.py
+test: .venv/done ## Render, check and boot every variant, with Python alone; it says what it leaves out
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+
+.PHONY: test-all
+test-all: test ## Then every slow test: recipes, mutations, stacks in Docker; and, alone, what loads and breaks servers
+	$(BIN)/python -m pytest --numprocesses 3 -m slow --ignore tests/test_drills.py
 	$(BIN)/python -m pytest tests/test_drills.py
 
-# The jobs of the workflows. Together they run what `make test` runs; ANSWERS in the environment names one variant.
+# The jobs of the workflows. Together they run what `make test-all` runs; ANSWERS in the environment names one variant.
 TESTS_OF_VARIANTS := $(patsubst %,tests/test_%.py,floors lint names recipes variants)
 TESTS_OF_STACKS := tests/test_stack.py tests/test_drills.py
 

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,28 +14,65 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.variants import docker_variants, is_fullest, name_of, render, variants_of_this_run
+from tests.variants import core_variants, docker_variants, is_fullest, name_of, render, variants_of_this_run
 
 type Urls = dict[str, str]
 type Make = Callable[..., subprocess.CompletedProcess[str]]
 
 
-class OneStackAProcess(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives a module to one process, and of the tests that need a stack in Docker those of a variant.
+# What takes longest begins first, so that no process is left alone with it at the end.
+LONGEST = ("test_stack.py", "test_mutations.py", "test_recipes.py", "test_names.py", "test_variants.py")
+# How many tests of each file a run leaves out.
+LEFT_OUT: Counter[str] = Counter()
+
+
+class OneVariantAProcess(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives the tests of a module to one process; where they are for a variant, those of each variant.
 
     `--dist loadgroup` cannot: it ignores its groups since pytest 9.2 (pytest-xdist, issue 1386).
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module, _, test = nodeid.partition("::")
-        if module != "tests/test_stack.py":
-            return module
-        return test.partition("[")[2]
+        parameters = test.partition("[")[2].removesuffix("]").split("-")
+        return "-".join([module, *(name for name in map(name_of, core_variants()) if name in parameters)])
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneStackAProcess:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneVariantAProcess:
     """Tell pytest-xdist which tests belong together."""
-    return OneStackAProcess(config, log)
+    return OneVariantAProcess(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count what is left out."""
+    LEFT_OUT.update(item.path.name for item in items if item.get_closest_marker("slow"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the first process what this one leaves out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(LEFT_OUT)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear what a process leaves out; all leave out the same."""
+    LEFT_OUT.update(node.workeroutput["left_out"] if not LEFT_OUT else {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out."""
+    if LEFT_OUT:
+        parts = ", ".join(f"{count} of {name}" for name, count in sorted(LEFT_OUT.items()))
+        terminalreporter.write_line(
+            f"Left out: {LEFT_OUT.total()} slow tests ({parts}). To run them too: make test-all"
+        )
 
 
 @pytest.fixture(autouse=True, scope="session")

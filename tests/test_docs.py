@@ -85,6 +85,7 @@ def test_every_command_of_a_rendered_readme_is_executed(variant: dict[str, bool]
         assert command in EXECUTED_ELSEWHERE or test_stack.runs_in_the_stack(command), command
 
 
+@pytest.mark.slow
 def test_the_quick_benchmark_prints_its_tables() -> None:
     if not all(map(shutil.which, ("wrk", "hey", "docker"))):
         pytest.skip("wrk, hey or docker is missing: the benchmark was not run")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import free_port, make
 
-pytestmark = pytest.mark.usefixtures("docker")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("docker")]
 FLOODS = {"overload", "bad-clients"}
 
 

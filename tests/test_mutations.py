@@ -17,6 +17,8 @@ import pytest
 from tests.conftest import Urls, clean_environment, docker_is_there, install, servers_of
 from tests.variants import core_variants, render
 
+pytestmark = pytest.mark.slow
+
 type Servers = tuple[str, ...]
 
 NONE: Servers = ()

@@ -187,6 +187,7 @@ def test_a_named_project_is_clean(named: list[Path], tmp_path: Path) -> None:
         make(project, "lint", MYPY_CACHE_DIR=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_tests_of_a_named_project_pass(named: list[Path]) -> None:
     """Those of the engine are the same in every project, so they run elsewhere."""
     options = f"--ignore=tests/highload {options_for_tests(answers_of(named[0]))}"

@@ -13,7 +13,7 @@ from tests.conftest import Urls, environment_of, install, servers_of
 from tests.test_variants import serving
 from tests.variants import core_variants, render
 
-pytestmark = pytest.mark.usefixtures("docker")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("docker")]
 
 WORKER = ["--app", "app.tasks", "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
 ROWS = """

@@ -14,6 +14,8 @@ from tests.conftest import Urls, clean_environment, docker_is_there, servers_of
 from tests.test_mutations import copy_of
 from tests.variants import TEMPLATE, is_fullest
 
+pytestmark = pytest.mark.slow
+
 RECIPES = "docs/recipes.md"
 # A paragraph, with the block of code that it leads to.
 PARAGRAPH = re.compile(

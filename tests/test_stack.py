@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import clean_environment, free_port, make, options_for_tests
 from tests.variants import is_fullest
 
-pytestmark = pytest.mark.usefixtures("docker")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("docker")]
 
 # Not every machine still has the name of Compose as it was.
 ORIGINAL_COMPOSE = "docker-compose" if shutil.which("docker-compose") else "docker compose"
