@@ -63,7 +63,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Hear what a process leaves out; all leave out the same."""
-    LEFT_OUT.update(node.workeroutput["left_out"] if not LEFT_OUT else {})
+    if not LEFT_OUT:
+        LEFT_OUT.update(getattr(node, "workeroutput", {}).get("left_out", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

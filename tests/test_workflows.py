@@ -217,9 +217,17 @@ def collected(target: str, **environment: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def tests_of_ci() -> list[str]:
-    """The tests that `make test` executes, which is what `.ci/run` executes."""
-    assert (ROOT / ".ci/run").read_text(encoding="utf-8").rstrip().endswith("\nmake test")
-    return collected("test")
+    """The tests that `make test-all` executes, which is what `.ci/run` executes."""
+    assert (ROOT / ".ci/run").read_text(encoding="utf-8").rstrip().endswith("\nmake test-all")
+    return collected("test-all")
+
+
+def test_what_is_slow_is_left_out_and_named() -> None:
+    left_out = {"test_docs.py", "test_drills.py", "test_mutations.py", "test_stack.py"}
+    done = bash(f"make test PYTHON={sys.executable}", ROOT, {"PYTEST_ADDOPTS": "--collect-only -q"})
+    (line,) = re.findall(r"^Left out: .* To run them too: make test-all$", done.stdout, re.MULTILINE)
+    assert left_out <= set(re.findall(r"\w+\.py", line))
+    assert "tests/test_mutations.py::" not in done.stdout
 
 
 def test_the_jobs_together_run_every_test(tests_of_ci: list[str]) -> None:
@@ -228,7 +236,7 @@ def test_the_jobs_together_run_every_test(tests_of_ci: list[str]) -> None:
 
 
 @executes("make test-template")
-def test_what_is_common_is_executed_by_make_test(command: str, tests_of_ci: list[str]) -> None:
+def test_what_is_common_is_executed_by_make_test_all(command: str, tests_of_ci: list[str]) -> None:
     tests = collected(command.removeprefix("make "))
     assert set(tests) <= set(tests_of_ci)
     assert "tests/test_workflows.py::test_no_tool_finds_a_fault[actionlint]" in tests
@@ -236,7 +244,7 @@ def test_what_is_common_is_executed_by_make_test(command: str, tests_of_ci: list
 
 
 @executes("make test-variants")
-def test_a_variant_is_executed_by_make_test(command: str, tests_of_ci: list[str]) -> None:
+def test_a_variant_is_executed_by_make_test_all(command: str, tests_of_ci: list[str]) -> None:
     answers = assert_only_one_variant(command, tests_of_ci, "test_variants.py::test_the_tests_of_the_variant_pass")
     assert " 1 passed" in executed(command, "test_production_refuses", ANSWERS=json.dumps(answers))
 
@@ -250,12 +258,12 @@ def executed(command: str, test: str, **environment: str) -> str:
 
 
 @executes("make test-stacks")
-def test_a_stack_is_executed_by_make_test(command: str, tests_of_ci: list[str]) -> None:
+def test_a_stack_is_executed_by_make_test_all(command: str, tests_of_ci: list[str]) -> None:
     assert_only_one_variant(command, tests_of_ci, "test_stack.py::test_an_item_lives_and_dies")
 
 
 @executes("make test-drills")
-def test_a_drill_is_executed_by_make_test(command: str, tests_of_ci: list[str]) -> None:
+def test_a_drill_is_executed_by_make_test_all(command: str, tests_of_ci: list[str]) -> None:
     assert_only_one_variant(command, tests_of_ci, "test_drills.py::test_no_fault_loses_or_doubles_an_item")
 
 
