@@ -10,9 +10,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aio_pika import connect
+from kombu import Connection
 
 from app.highload.writes.publisher import open_publisher
 from app.highload.writes.queue import RowQueue
+
+
+async def ask_broker(url: str) -> None:
+    """Connect to a broker as the service does, and ask it for something."""
+    async with await connect(url) as connection:
+        await connection.channel()
+
+
+async def ask_broker_as_worker(url: str) -> None:
+    """Connect to a broker as a worker does."""
+
+    def ask() -> None:
+        with Connection(url) as connection:
+            connection.connect()
+
+    await asyncio.to_thread(ask)
 
 
 async def delete_queues(url: str, queue: RowQueue) -> None:
