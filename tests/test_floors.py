@@ -39,6 +39,7 @@ app = create_app(load_settings())
 LEFT_OUT = ["test_server.py", "test_server_differential.py", "test_sharing_properties.py"]
 
 
+@pytest.mark.slow
 def test_whoever_deletes_items_keeps_the_tests_of_the_engine(
     project: Path, variant: dict[str, bool], tmp_path: Path
 ) -> None:
