@@ -21,7 +21,7 @@ type Make = Callable[..., subprocess.CompletedProcess[str]]
 
 
 # What takes longest begins first, so that no process is left alone with it at the end.
-LONGEST = [f"test_{name}.py" for name in ("stack", "mutations", "recipes", "variants", "names", "render")]
+LONGEST = [f"test_{name}.py" for name in ("mutations", "stack", "recipes", "variants", "names", "render")]
 # How many tests of each file a run leaves out.
 LEFT_OUT: Counter[str] = Counter()
 
