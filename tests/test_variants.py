@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,6 +189,16 @@ class Made(NamedTuple):
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
 
+    def wait_for_answer(self, path: str, answer: Any) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            # A process that ends may close a connection under a request.
+            with suppress(httpx2.TransportError):
+                if self.client.get(path).json() == answer:
+                    return
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+
     def send(self, request: str) -> socket.socket:
         connection = socket.create_connection((self.client.base_url.host, self.client.base_url.port), 60)
         connection.sendall(request.encode())
@@ -247,6 +257,60 @@ def checkout(project: Path, variant: dict[str, bool], tmp_path: Path) -> Path:
     return copy_of(project, tmp_path)
 
 
+ROUTES = """
+
+@app.get("/new")
+async def new() -> str:
+    return "new"
+
+
+@app.get("/hanging")
+def hanging() -> None:
+    import threading
+    print("It hangs", flush=True)
+    threading.Event().wait()
+
+
+@app.get("/broken")
+async def broken() -> None:
+    raise RuntimeError("a mistake")
+"""
+
+
+def test_make_dev_serves_what_was_written(checkout: Path, tmp_path: Path) -> None:
+    module = checkout / "app/main.py"
+    source = module.read_text()
+    with made(checkout, tmp_path / "dev.log", "dev", *TOOLS_OF_MAKE) as service:
+        drive(service.client)
+        service.wait_for('"GET /items HTTP/1.1" 200')
+        assert service.client.get("/new").status_code == 404
+
+        module.write_text(source + ROUTES)
+        service.wait_for_answer("/new", "new")
+        assert service.client.get("/broken").json()["title"] == "Internal Server Error"
+        service.wait_for("RuntimeError: a mistake")
+        (trace,) = re.findall(r"^ERROR: .*\n((?:.+\n)*?RuntimeError: a mistake)", service.log.read_text(), re.MULTILINE)
+        assert re.findall(r'File "(.*)", .* in (\w+)', trace) == [(str(module), "broken")]
+
+        # Neither a request that runs nor a connection that is open holds up the next start.
+        with service.send("GET /hanging HTTP/1.1\r\nhost: x\r\n\r\n"), service.send(""):
+            service.wait_for("It hangs")
+            module.write_text((source + ROUTES).replace('return "new"', 'return "newer"'))
+            service.wait_for_answer("/new", "newer")
+
+        module.write_text(source + ROUTES + "def (\n")
+        service.wait_for("SyntaxError: ")
+        service.wait_for("It starts again when the code changes")
+        # A client that comes now waits for the next start.
+        with service.send("GET /new HTTP/1.1\r\nhost: x\r\n\r\n") as connection:
+            module.write_text(source + ROUTES + "import app.missing as missing\n")
+            service.wait_for("ModuleNotFoundError: ")
+            service.wait_for("It starts again when the code changes", 2)
+            (checkout / "app/missing.py").touch()
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+        service.client.get("/livez")
+
+
 LINES_OF_A_STOP = re.compile(
     r"""(.*\bINFO\W+)?(
         Handling[ ]signal:[ ]int
@@ -261,7 +325,7 @@ LINES_OF_A_STOP = re.compile(
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("command", [["run"], ["run", "WEB_CONCURRENCY=2"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["run"], ["run", "WEB_CONCURRENCY=2"], ["dev"]], ids=" ".join)
 def test_ctrl_c_prints_no_error(checkout: Path, tmp_path: Path, command: list[str], times: int) -> None:
     """While a request runs, and with a connection that is open."""
     body = b'{"name":"x","description":"y"}'
@@ -296,7 +360,24 @@ def test_gunicorn_alone_may_be_interrupted(checkout: Path, tmp_path: Path) -> No
     assert_quiet(log)
 
 
-@pytest.mark.parametrize("command", ["gunicorn app.main:app --bind 127.0.0.1:PORT", "make run PORT=PORT"])
+def test_a_reload_that_gunicorn_cannot_do_is_refused(project: Path) -> None:
+    done = subprocess.run(
+        [project / ".venv/bin/gunicorn", "app.main:app", "--reload"],
+        cwd=project,
+        env=environment_of(WEB_CONCURRENCY=1),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    sentence = "Gunicorn cannot end a Uvicorn worker when the code changes: leave out --reload, and run make dev."
+    assert done.stderr.splitlines()[1:] == [sentence]
+
+
+@pytest.mark.parametrize(
+    "command", ["gunicorn app.main:app --bind 127.0.0.1:PORT", "make run PORT=PORT", "make dev PORT=PORT"]
+)
 def test_a_port_in_use_is_named(project: Path, command: str) -> None:
     """A sentence says what to do, and nothing else is said."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -95,7 +95,9 @@ def refuse_ports_in_use(arbiter: Arbiter) -> None:
 
 
 def on_starting(arbiter: Arbiter) -> None:
-    """Refuse a port in use, and let a reload begin only when the new release starts: Gunicorn would end with it."""
+    """Refuse what cannot work, and let a reload begin only when the new release starts: Gunicorn would end with it."""
+    if arbiter.cfg.reload:
+        sys.exit("Gunicorn cannot end a Uvicorn worker when the code changes: leave out --reload, and run make dev.")
     refuse_ports_in_use(arbiter)
     reload = arbiter.reload
 
