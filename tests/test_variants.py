@@ -362,7 +362,7 @@ def test_gunicorn_alone_may_be_interrupted(checkout: Path, tmp_path: Path) -> No
 
 def test_a_reload_that_gunicorn_cannot_do_is_refused(project: Path) -> None:
     done = subprocess.run(
-        [project / ".venv/bin/gunicorn", "app.main:app", "--reload"],
+        [project / ".venv/bin/gunicorn", "app.main:app", "--reload", "--bind", f"127.0.0.1:{free_port()}"],
         cwd=project,
         env=environment_of(WEB_CONCURRENCY=1),
         capture_output=True,
