@@ -1,33 +1,42 @@
-"""A server for those who write the code: each change starts the service again.
+"""A server for those who write the code: Uvicorn's own reload, with the protocol of a worker.
 
-`python -m app.highload.dev app.main:app 8000` serves that application on 127.0.0.1, and watches its package and `.env`.
+`python -m app.highload.dev app.main:app 8000` serves that application on 127.0.0.1, and again after each change.
 """
 
 import errno
 import logging
-import pkgutil
-import signal
+import os
 import socket
-import subprocess
 import sys
-import time
 import traceback
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-LISTENING = "--listening"
-SECONDS_BETWEEN_LOOKS = 0.25
-SECONDS_TO_END = 2.0
+import uvicorn
+from uvicorn.supervisors import ChangeReload
+
+from app.highload.server import GracefulServer, http_protocol
+
 ENGINE = Path(__file__).parent
 
 
 def main() -> None:
-    """Watch the code, or be the process that serves."""
-    application, *_, number = sys.argv[1:]
-    if LISTENING in sys.argv:
-        serve(application, socket.socket(fileno=int(number)))
-    else:
-        watch(application, listen(int(number)))
+    """Serve until a signal comes."""
+    application, port = sys.argv[1], int(sys.argv[2])
+    config = uvicorn.Config(
+        application,
+        http=http_protocol(),
+        lifespan="on",
+        reload=True,
+        reload_dirs=[application.partition(".")[0]],
+        server_header=False,
+        # A request that runs holds up the next start for so many seconds.
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=75,
+        ws="none",
+    )
+    ChangeReload(config, target=partial(serve, config), sockets=[listen(port)]).run()
 
 
 def listen(port: int) -> socket.socket:
@@ -41,81 +50,13 @@ def listen(port: int) -> socket.socket:
     sys.exit(f"Port {port} is in use: {remedy}.")
 
 
-def watch(application: str, listener: socket.socket) -> None:
-    """Start the service, and start it again after each change, until a signal comes."""
-    signals: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: signals.append(number))
-    say(f"Serving on http://127.0.0.1:{listener.getsockname()[1]}. A change of the code starts the service again.")
-    seen = files(application)
-    process = start(application, listener)
-    has_ended = False
-    while not signals:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-        if (found := files(application)) != seen:
-            seen, has_ended, before = found, False, process
-            # The next one starts meanwhile. The one before may hang in a request.
-            before.terminate()
-            process = start(application, listener)
-            wait_or_kill(before)
-        elif process.poll() is not None and not has_ended:
-            has_ended = True
-            say("The service has ended, for the reason above. It starts again when the code changes.")
-    process.terminate()
-    wait_or_kill(process)
-
-
-def files(application: str) -> dict[Path, tuple[int, int]]:
-    """Return the files that matter, each with the time of its last change and its size."""
-    found = {}
-    for path in (Path(".env"), *Path(application.partition(".")[0]).rglob("*.py")):
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        found[path] = (status.st_mtime_ns, status.st_size)
-    return found
-
-
-def start(application: str, listener: socket.socket) -> subprocess.Popen[bytes]:
-    """Start the process that serves."""
-    number = listener.fileno()
-    return subprocess.Popen(  # noqa: S603 - it is our own
-        [sys.executable, "-m", "app.highload.dev", application, LISTENING, str(number)],
-        pass_fds=[number],
-        # Python would answer Ctrl-C with a traceback until the server takes the signal. There is no thread.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509
-    )
-
-
-def wait_or_kill(process: subprocess.Popen[bytes]) -> None:
-    """Wait a moment for the end of a process that was told to end."""
-    try:
-        process.wait(SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def serve(application: str, listener: socket.socket) -> None:
-    """Serve as a worker does, but with a line in the log for each request."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def serve(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    """Serve as a worker does, but with a line in the log for each request, and end without waiting for a thread."""
     sys.excepthook = lambda kind, error, trace: traceback.print_exception(kind, error, of_the_service(trace))
-    # The process that watches must not hold what is started again.
-    import uvicorn  # noqa: PLC0415
-
-    from app.highload.server import GracefulServer, http_protocol  # noqa: PLC0415
-
-    config = uvicorn.Config(
-        pkgutil.resolve_name(application),
-        http=http_protocol(),
-        lifespan="on",
-        server_header=False,
-        timeout_keep_alive=75,
-        ws="none",
-    )
     logging.getLogger("uvicorn.error").addFilter(shorten)
-    GracefulServer(config).run([listener])
+    GracefulServer(config).run(sockets)
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def shorten(record: logging.LogRecord) -> logging.LogRecord:
@@ -133,11 +74,6 @@ def of_the_service(trace: TracebackType | None) -> TracebackType | None:
             return trace
         trace = trace.tb_next
     return None
-
-
-def say(sentence: str) -> None:
-    """Tell the user."""
-    sys.stderr.write(f"{sentence}\n")
 
 
 if __name__ == "__main__":
