@@ -274,6 +274,15 @@ def hanging() -> None:
 @app.get("/broken")
 async def broken() -> None:
     raise RuntimeError("a mistake")
+
+
+from app.highload.reads.shared import shared
+
+
+@app.get("/broken-shared")
+@shared()
+async def broken_shared() -> None:
+    raise RuntimeError("another mistake")
 """
 
 
@@ -287,10 +296,13 @@ def test_make_dev_serves_what_was_written(checkout: Path, tmp_path: Path) -> Non
 
         module.write_text(source + ROUTES)
         service.wait_for_answer("/new", "new")
-        assert service.client.get("/broken").json()["title"] == "Internal Server Error"
-        service.wait_for("RuntimeError: a mistake")
-        (trace,) = re.findall(r"^ERROR: .*\n((?:.+\n)*?RuntimeError: a mistake)", service.log.read_text(), re.MULTILINE)
-        assert re.findall(r'File "(.*)", .* in (\w+)', trace) == [(str(module), "broken")]
+        for path in ("/broken", "/broken-shared"):
+            # Uvicorn closes the connection after it.
+            answer = service.client.get(path, headers={"connection": "close"})
+            assert answer.json()["title"] == "Internal Server Error"
+        service.wait_for("RuntimeError: another mistake")
+        frames = re.findall(r'^  File "(.*)", line \d+, in (\w+)$', service.log.read_text(), re.MULTILINE)
+        assert frames == [(str(module), "broken"), (str(module), "broken_shared")]
 
         # Neither a request that runs nor a connection that is open holds up the next start.
         with service.send("GET /hanging HTTP/1.1\r\nhost: x\r\n\r\n"), service.send(""):

@@ -53,7 +53,8 @@ def listen(port: int) -> socket.socket:
 def serve(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
     """Serve as a worker does, but with a line in the log for each request, and end without waiting for a thread."""
     sys.excepthook = lambda kind, error, trace: traceback.print_exception(kind, error, of_the_service(trace))
-    logging.getLogger("uvicorn.error").addFilter(shorten)
+    make_record = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(lambda *arguments, **options: shorten(make_record(*arguments, **options)))
     GracefulServer(config).run(sockets)
     sys.stdout.flush()
     os._exit(0)
