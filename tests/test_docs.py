@@ -18,6 +18,7 @@ from tests.variants import ROOT, TEMPLATE, core_variants, render
 EXECUTED_ELSEWHERE = {
     "make": test_stack,
     "make run": test_variants.test_a_fresh_checkout_runs_with_one_command,
+    "make dev": test_variants.test_make_dev_serves_what_was_written,
     "make test": test_variants.test_the_tests_of_the_variant_pass,
     "make test-stack": test_stack.test_all_tests_of_the_variant_pass_on_real_servers,
     "make drill": test_drills.test_no_fault_loses_or_doubles_an_item,

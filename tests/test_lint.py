@@ -58,9 +58,7 @@ def test_the_design_lists_the_imports_of_the_engine(project: Path, variant: dict
     imports: dict[str, list[str]] = {name: [] for name in re.findall(r'^    "\.(\w+)"', graph, re.MULTILINE)}
     for importer, imported in re.findall(r'"\.(\w+)" ->  "\.(\w+)"', graph):
         imports[importer].append(imported)
-    (listed,) = re.findall(
-        r"```text\n(server .*?)```", (ROOT / "docs/design.md").read_text(encoding="utf-8"), re.DOTALL
-    )
+    (listed,) = re.findall(r"```text\n(dev .*?)```", (ROOT / "docs/design.md").read_text(encoding="utf-8"), re.DOTALL)
     lines = [line.partition("->") for line in listed.splitlines()]
     assert {name.strip(): names.split() for name, _, names in lines} == imports
 

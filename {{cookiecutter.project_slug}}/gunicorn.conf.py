@@ -4,8 +4,13 @@ The master imports nothing of the service and asks processes of their own instea
 release as a whole, or, where that does not start, stays with the old one. New dependencies need a restart.
 """
 
+import asyncio
+import errno
 import gc
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -41,14 +46,22 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         "ws": "none",
     }
 
+    def init_signals(self) -> None:
+        """End at Ctrl-C without a word: Gunicorn warns of a worker that dies of the signal."""
+        super().init_signals()
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, lambda *_: os._exit(0))
+
     async def _serve(self) -> None:
         from app.highload.server import GracefulServer, http_protocol  # noqa: PLC0415 - the master must not have it
 
         self.config.app = self.wsgi
         self.config.http = http_protocol()
-        self._install_sigquit_handler()
         server = GracefulServer(self.config, client_timeout=settings["client_timeout"])
-        await server.serve(self.sockets)
+        # Gunicorn sends it to its workers when it is sent SIGINT.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, server.handle_exit, signal.SIGQUIT, None)
+        # The loop closes what it takes for a stranger's a second time, and Gunicorn logs that.
+        await server.serve([listener.sock for listener in self.sockets])
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
@@ -66,8 +79,26 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True
 
 
+def refuse_ports_in_use(arbiter: Arbiter) -> None:
+    """End with a sentence when somebody else listens."""
+    if arbiter.cfg.reuse_port or {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
+        return
+    for host, port in (address for address in arbiter.cfg.address if isinstance(address, tuple)):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    remedy = f"stop the other process, or serve on another port, as with make run PORT={port + 1}"
+                    sys.exit(f"Port {port} is in use: {remedy}.")
+
+
 def on_starting(arbiter: Arbiter) -> None:
-    """Let a reload begin only when the new release starts: Gunicorn itself would end with it."""
+    """Refuse what cannot work, and let a reload begin only when the new release starts: Gunicorn would end with it."""
+    if arbiter.cfg.reload:
+        sys.exit("Gunicorn cannot end a Uvicorn worker when the code changes: leave out --reload, and run make dev.")
+    refuse_ports_in_use(arbiter)
     reload = arbiter.reload
 
     def reload_if_it_starts() -> None:

@@ -175,17 +175,19 @@ class Settings(BaseSettings):
         api = self.api_replicas * self.web_concurrency
         needed = api * self.db_pool_size + self.db_reserved_connections
         sum_in_words = f"{api} API workers x {self.db_pool_size} + {self.db_reserved_connections} in reserve"
-        remedy = "lower WEB_CONCURRENCY or DB_POOL_SIZE"
         # {% if cookiecutter.queued_writes %}
         writers = self.worker_replicas * self.worker_concurrency
         needed += writers
         sum_in_words += f" + {writers} Celery processes x 1"
-        remedy = "lower WEB_CONCURRENCY, DB_POOL_SIZE or WORKER_CONCURRENCY"
         # {% endif %}
         if needed > self.db_max_connections:
             raise ValueError(
                 f"{sum_in_words} = {needed} database connections, but DB_MAX_CONNECTIONS is {self.db_max_connections}: "
-                f"{remedy}, or raise max_connections in PostgreSQL and DB_MAX_CONNECTIONS"
+                "lower WEB_CONCURRENCY or DB_POOL_SIZE, "
+                # {% if cookiecutter.queued_writes %}
+                "lower WORKER_CONCURRENCY, "
+                # {% endif %}
+                "or raise max_connections in PostgreSQL and DB_MAX_CONNECTIONS"
             )
         return self
 
