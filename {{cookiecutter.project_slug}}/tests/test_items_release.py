@@ -110,7 +110,11 @@ async def test_a_reload_is_the_new_release_wholly(database_url: str, tmp_path: P
                     kinds[answer.json()["type"], answer.json()["detail"]] += 1
 
         loading = [asyncio.create_task(load()) for _ in range(4)]
-        await asyncio.sleep(0.2)
+
+        async def all_load() -> bool:
+            return statuses.total() > 20
+
+        await eventually(all_load)
         release.reload()
 
         async def is_new() -> bool:
