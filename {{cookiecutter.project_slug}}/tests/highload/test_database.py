@@ -62,7 +62,9 @@ async def test_a_change_that_was_given_up_does_not_happen_later(postgresql_url: 
         return lambda connection: connection.execute(update(NOTES.table).values(text=words))
 
     async def connections(connection: AsyncConnection) -> int:
-        query = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
+        query = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
+        )
         return int(await connection.scalar(query, {"name": NAME}))
 
     async def all_closed() -> bool:
