@@ -105,17 +105,17 @@ def connections() -> list[Connection]:
     return [thing for thing in gc.get_objects() if isinstance(thing, Connection)]
 
 
-def is_open(connection: Connection) -> bool:
-    return not connection.transport.is_closing()
+async def are_open(number: int) -> list[Connection]:
+    """Wait until the server has noticed who came and who is gone, and return the connections that it has."""
 
-
-async def are_open(number: int) -> None:
-    """Wait until the server has so many connections, because it has noticed who is gone."""
+    def those() -> list[Connection]:
+        return [one for one in connections() if not one.transport.is_closing()]
 
     async def is_so() -> bool:
-        return sum(map(is_open, connections())) == number
+        return len(those()) == number
 
     await eventually(is_so)
+    return those()
 
 
 def get(path: str, *fields: str) -> bytes:
@@ -476,7 +476,7 @@ async def test_a_stopping_server_tells_also_who_began_before_the_last_tick(
         async with connected(client) as connection, connected(client) as other:
             connection.writer.write(POST_HEAD)
             assert b" 200 " in (await other.send(GET))[0]
-            (state,) = {id(one.server_state): one.server_state for one in connections() if is_open(one)}.values()
+            state = (await are_open(2))[0].server_state
             begun_with = state.default_headers
 
             async def has_new_ones() -> bool:
