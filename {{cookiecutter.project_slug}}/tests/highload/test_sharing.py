@@ -49,7 +49,7 @@ from app.highload.reads.shared import CannotShare, shared
 from app.highload.reads.sharing import LONGEST_KEY
 from app.highload.service import Service
 from tests.conftest import running, stack_url
-from tests.waiting import PATIENCE, eventually, settle
+from tests.waiting import eventually, settle
 
 NAME = "highload-sharing"
 # The variables that hold their addresses.
@@ -67,7 +67,7 @@ def service(*routers: APIRouter, redis_url: str | None = None, **options: Any) -
         state = {"checks": {}, "greeting": "hello"}
         # {% if cookiecutter.caching %}
         if redis_url:
-            async with open_cache(redis_url, name=NAME, ttl=60, timeout=PATIENCE, max_waiting=100) as cache:
+            async with open_cache(redis_url, name=NAME, ttl=60, timeout=60, max_waiting=100) as cache:
                 await cache.invalidate(["*"])
                 app.reads.cache = cache
                 yield state

@@ -38,7 +38,7 @@ from app.highload.reads.shared import shared
 from app.highload.server import Connection, GracefulServer
 from app.highload.service import Service
 from tests.conftest import stack_url
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import eventually
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
 # The variables that hold their addresses.
@@ -300,9 +300,7 @@ def service(plan: Plan, redis_url: str | None) -> Service:
     async def lifespan(app: Service) -> AsyncGenerator[dict[str, Any]]:
         # {% if cookiecutter.caching %}
         if redis_url:
-            async with open_cache(
-                redis_url, name="highload-properties", ttl=60, timeout=PATIENCE, max_waiting=100
-            ) as cache:
+            async with open_cache(redis_url, name="highload-properties", ttl=60, timeout=60, max_waiting=100) as cache:
                 await cache.invalidate(["*"])
                 app.reads.cache = cache
                 yield {"greeting": "hello"}
