@@ -56,7 +56,7 @@ def test_a_server_with_reload_serves_what_was_written(watched: Path, tmp_path: P
         with serving(watched, command, tmp_path / "log", WEB_CONCURRENCY=1) as client:
             assert client.get("/new").status_code == 404
             module.write_text(f'{source}\n\n@app.get("/new")\nasync def new() -> str:\n    return "new"\n')
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while client.get("/new").status_code == 404:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)

@@ -110,7 +110,7 @@ class Browser:
             ],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
         )
         requests = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]

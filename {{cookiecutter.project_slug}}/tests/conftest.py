@@ -20,7 +20,7 @@ from app.config import Settings
 from app.highload.server import CLIENT_TIMEOUT, GracefulServer, http_protocol
 from app.main import create_app
 from app.models import Base
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 PROJECT = Path(__file__).parent.parent
 
@@ -136,9 +136,17 @@ def serve(database_url: str) -> Serve:
     """Start the service in this process, on a free port, and stop it at the end of the block."""
 
     def start(
-        *, keep_alive: int = 5, graceful: int = 5, **settings: Any
+        *, keep_alive: int = 60, graceful: int = 60, **settings: Any
     ) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
         defaults: dict[str, Any] = {"database_url": database_url, "web_concurrency": 1, "log_level": "warning"}
+        # A machine that stalls is not an outage of a server.
+        defaults |= {"db_timeout": PATIENCE}
+        # {% if cookiecutter.caching %}
+        defaults |= {"cache_timeout": PATIENCE}
+        # {% endif %}
+        # {% if cookiecutter.queued_writes %}
+        defaults |= {"broker_deadline": PATIENCE}
+        # {% endif %}
         app = create_app(Settings(_env_file=None, **(defaults | settings)))
         return running(app, keep_alive=keep_alive, graceful=graceful)
 
@@ -149,8 +157,8 @@ def serve(database_url: str) -> Serve:
 async def running(
     app: ASGIApp,
     *,
-    keep_alive: int = 5,
-    graceful: int = 5,
+    keep_alive: int = 60,
+    graceful: int = 60,
     client_timeout: float = CLIENT_TIMEOUT,
     http: type[asyncio.Protocol] | None = None,
 ) -> AsyncGenerator[httpx2.AsyncClient]:
@@ -174,7 +182,7 @@ async def running(
     await eventually(started)
     host, port = listener.getsockname()
     try:
-        async with httpx2.AsyncClient(base_url=f"http://{host}:{port}", timeout=10) as client:
+        async with httpx2.AsyncClient(base_url=f"http://{host}:{port}", timeout=PATIENCE) as client:
             yield client
     finally:
         server.should_exit = True

@@ -14,6 +14,7 @@ from kombu import Connection
 
 from app.highload.writes.publisher import open_publisher
 from app.highload.writes.queue import RowQueue
+from tests.waiting import PATIENCE
 
 
 async def ask_broker(url: str) -> None:
@@ -43,7 +44,7 @@ async def delete_queues(url: str, queue: RowQueue) -> None:
 async def renew_queues(url: str, queue: RowQueue) -> None:
     """Give a queue and its dead letters a new beginning."""
     await delete_queues(url, queue)
-    async with open_publisher(url, queue, deadline=5):
+    async with open_publisher(url, queue, deadline=PATIENCE):
         pass
 
 
@@ -71,7 +72,7 @@ def run_worker(module: str, log: Path, **variables: str) -> Iterator[subprocess.
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(PATIENCE)
 
 
 async def logged(log: Path, words: str) -> bool:

@@ -10,7 +10,7 @@ from tests.conftest import Serve, stack_url
 from tests.drills.faults import UNAVAILABLE
 from tests.drills.linearizability import examine
 from tests.drills.load import Load
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 # Settings, each with the variable that holds its value.
 CACHES: list[dict[str, str]] = [{}]
@@ -23,9 +23,7 @@ OPERATIONS = 2000
 
 @pytest.fixture(params=CACHES, ids=lambda cache: "Redis" if cache else "no Redis")
 def cache(request: pytest.FixtureRequest) -> dict[str, Any]:
-    # A machine that stalls is not an outage.
-    patience = {"cache_timeout": 2, "db_timeout": 5}
-    return {setting: stack_url(variable) for setting, variable in request.param.items()} | patience
+    return {setting: stack_url(variable) for setting, variable in request.param.items()}
 
 
 class Processes(NamedTuple):
@@ -47,7 +45,7 @@ async def test_what_two_processes_answer_is_linearizable(serve: Serve, cache: di
             return len(load.history) > OPERATIONS or loading.done()
 
         loading = asyncio.create_task(load.run("consistency"))
-        await eventually(enough)
+        await eventually(enough, within=10 * PATIENCE)
         load.stop()
         await loading
     verdict = examine(load.history, caching="redis_url" in cache)

@@ -26,8 +26,8 @@ async def test_python_sends_reads_and_writes(client: httpx2.AsyncClient) -> None
     for workload in await asyncio.to_thread(workloads, str(client.base_url)):
         found = await python_client.send(str(client.base_url), workload, connections=4, seconds=0.6, tick=ticks.append)
         assert found.errors == {}
-        assert found.answers > 4
-        assert found.seconds == pytest.approx(0.6, abs=3)
+        assert found.answers >= 4
+        assert found.seconds >= 0.6
         assert len(found.timeline) >= 1
         assert 0 < found.percentiles["50"] <= found.percentiles["100"] < found.seconds
     assert ticks

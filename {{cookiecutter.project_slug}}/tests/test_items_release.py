@@ -15,7 +15,7 @@ import httpx2
 
 from tests.conftest import PROJECT
 from tests.test_items_shutdown import gunicorn
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 ABSENT = f"/items/{UUID(int=0)}"
 LONG_NAME = {"name": "n" * 200}
@@ -66,13 +66,13 @@ async def served_release(directory: Path, database_url: str) -> AsyncGenerator[R
         port = listener.getsockname()[1]
     log = directory / "gunicorn.log"
     with gunicorn(port, database_url, log, directory=directory) as process:
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
 
             async def serves() -> bool:
                 assert process.poll() is None, log.read_text()
                 return "Application startup complete" in log.read_text()
 
-            await eventually(serves, within=60)
+            await eventually(serves)
             yield Release(directory, client, log, process)
 
 
@@ -103,14 +103,18 @@ async def test_a_reload_is_the_new_release_wholly(database_url: str, tmp_path: P
         kinds: Counter[tuple[str, str]] = Counter()
 
         async def load() -> None:
-            async with httpx2.AsyncClient(base_url=release.client.base_url, timeout=30) as client:
+            async with httpx2.AsyncClient(base_url=release.client.base_url, timeout=PATIENCE) as client:
                 while not stop.is_set():
                     answer = await client.get(ABSENT)
                     statuses[answer.status_code] += 1
                     kinds[answer.json()["type"], answer.json()["detail"]] += 1
 
         loading = [asyncio.create_task(load()) for _ in range(4)]
-        await asyncio.sleep(0.2)
+
+        async def all_load() -> bool:
+            return statuses.total() > 20
+
+        await eventually(all_load)
         release.reload()
 
         async def is_new() -> bool:
@@ -118,7 +122,7 @@ async def test_a_reload_is_the_new_release_wholly(database_url: str, tmp_path: P
                 "Finished server process" in release.text()
             )
 
-        await eventually(is_new, within=60)
+        await eventually(is_new)
         answers = await seen(release.client)
         stop.set()
         await asyncio.gather(*loading)
@@ -148,7 +152,7 @@ async def test_a_release_that_does_not_start_leaves_the_old_one(database_url: st
             async def is_refused(times: int = number + 1) -> bool:
                 return release.text().count("The new release does not start") == times
 
-            await eventually(is_refused, within=60)
+            await eventually(is_refused)
             assert (name, set(await seen(release.client))) == (name, {"old"})
             change(tmp_path, file, new, old)
         # What is mended is taken again.
@@ -157,4 +161,4 @@ async def test_a_release_that_does_not_start_leaves_the_old_one(database_url: st
         async def is_new() -> bool:
             return release.text().count("Application startup complete") == 2
 
-        await eventually(is_new, within=60)
+        await eventually(is_new)

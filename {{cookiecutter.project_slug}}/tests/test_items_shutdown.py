@@ -18,7 +18,7 @@ from app.highload.writes.group_commit import MAX_BATCH
 from app.main import create_app
 from app.schemas import ItemCreate
 from tests.conftest import PROJECT
-from tests.waiting import eventually, settle
+from tests.waiting import PATIENCE, eventually, settle
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 JSON_HEAD = b"Host: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
@@ -32,7 +32,7 @@ def gunicorn(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the service of a directory as production does."""
     command = [sys.executable, "-m", "gunicorn", "app.main:app", "--bind", f"127.0.0.1:{port}"]
-    settings = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1"}
+    settings = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", "DB_TIMEOUT": str(PATIENCE)}
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -43,7 +43,7 @@ def gunicorn(
             yield process
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(PATIENCE)
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
@@ -91,7 +91,7 @@ async def test_a_stopping_worker_answers_what_is_on_its_way(database_url: str, t
         assert await answer(busy[0]) == (201, True)
         assert await busy[0].read() == b""
         busy[1].close()
-        assert await asyncio.to_thread(process.wait, 10) == 0
+        assert await asyncio.to_thread(process.wait, PATIENCE) == 0
     assert "Traceback" not in log.read_text()
 
 

@@ -1,5 +1,6 @@
+import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from app.highload.http.admission import Admission
-from tests.conftest import Serve, in_database, running
+from tests.conftest import Serve, in_database, lines_of, running
 from tests.highload.notes import Base, notes_service
 
 
@@ -27,7 +28,7 @@ def serve(database_url: str) -> Serve:
     """Start the service of notes in this process, on a free port, and stop it at the end of the block."""
 
     def start(
-        *, keep_alive: int = 5, graceful: int = 5, http: Any = None, **options: Any
+        *, keep_alive: int = 60, graceful: int = 60, http: Any = None, **options: Any
     ) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
         app = notes_service(**({"database_url": database_url} | options))
         return running(app, keep_alive=keep_alive, graceful=graceful, http=http)
@@ -48,3 +49,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
 
     monkeypatch.setattr(Admission, "__call__", call)
     return scopes
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What the server tells of its work; "Shutting down" when all connections know that it stops."""
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "isEnabledFor", lambda _: True)
+    with lines_of("uvicorn.error", level=logging.INFO) as lines:
+        yield lines

@@ -38,6 +38,7 @@ from app.highload.writes.publisher import open_publisher
 from app.highload.writes.queue import RowQueue
 
 # {%- endif +%}
+from tests.waiting import PATIENCE
 
 NAME = "highload-tests"
 
@@ -162,9 +163,9 @@ def notes_service(
     database_url: str,
     redis_url: str | None = None,
     broker_url: str | None = None,
-    cache_timeout: float = 2.0,
-    db_timeout: float = 0.9,
-    broker_deadline: float = 1.0,
+    cache_timeout: float = PATIENCE,
+    db_timeout: float = PATIENCE,
+    broker_deadline: float = PATIENCE,
     limit_concurrency: int = 1000,
     max_waiting: int = 1000,
     resources: Sequence[Resource[Any, Any, Any]] = (),

@@ -19,6 +19,7 @@ from app.highload.resource import Message, Resource
 from app.highload.writes.queue import RowQueue
 from tests.highload.everything import CHILDREN, PARENTS
 from tests.highload.notes import NAME, storage_of
+from tests.waiting import PATIENCE
 
 QUEUE = RowQueue(f"{NAME}.releases", "tests.highload.releases.store_rows")
 
@@ -65,7 +66,7 @@ worker.COMES_LATER = int(os.environ.get("COMES_LATER", worker.COMES_LATER))
 
 @asynccontextmanager
 async def open_storage() -> AsyncGenerator[Storage]:
-    async with open_database(os.environ["DATABASE_URL"], name=NAME, pool_size=1, timeout=0.9) as database:
+    async with open_database(os.environ["DATABASE_URL"], name=NAME, pool_size=1, timeout=PATIENCE) as database:
         yield storage_of(database, max_waiting=sys.maxsize)
 
 

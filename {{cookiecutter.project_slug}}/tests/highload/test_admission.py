@@ -8,7 +8,7 @@ from app.highload.http.admission import Admission
 from app.highload.reads.answers import answer_of
 from tests.conftest import Serve
 from tests.highload.notes import creation_held
-from tests.waiting import eventually, settle
+from tests.waiting import PATIENCE, eventually, settle
 
 
 class Doors:
@@ -34,7 +34,7 @@ async def test_what_is_too_much_is_refused_and_the_rest_is_served() -> None:
     admission = Admission(doors, 2, always=["/livez"])
     inside = [asyncio.create_task(answer_of(admission, get(path))) for path in ("/notes", "/livez")]
     await settle()
-    refused = await asyncio.wait_for(answer_of(admission, get("/notes")), 5)
+    refused = await asyncio.wait_for(answer_of(admission, get("/notes")), PATIENCE)
     assert refused.status == 503
     assert (b"retry-after", b"1") in refused.headers
     assert (b"content-type", b"application/problem+json") in refused.headers

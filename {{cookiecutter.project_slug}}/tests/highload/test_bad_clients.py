@@ -19,8 +19,8 @@ from app.highload.server import LONGEST_HEAD, PIECE, Connection, Flow
 from app.highload.service import Service
 from tests.conftest import Serve, in_database, running
 from tests.highload.notes import insert_notes, new_note, notes_service
-from tests.highload.test_server import GET, PATIENCE, POST_BODY, POST_HEAD, Client, connected, get
-from tests.waiting import eventually, settle
+from tests.highload.test_server import GET, POST_BODY, POST_HEAD, Client, are_open, connected, connections, get
+from tests.waiting import eventually, said, settle
 
 SOON = 0.5
 LARGE_ANSWER = b"x" * 4_000_000
@@ -58,10 +58,6 @@ def add_held(app: Service) -> asyncio.Event:
     return event
 
 
-def connections() -> int:
-    return sum(isinstance(thing, Connection) for thing in gc.get_objects())
-
-
 def open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
@@ -70,6 +66,15 @@ def read_nothing(client: Client) -> None:
     """Let what comes stay in buffers, which are as small as may be."""
     client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+
+async def are_paused(some: Sequence[Connection]) -> None:
+    """Wait until each of some connections has an answer that nobody reads."""
+
+    async def is_so() -> bool:
+        return all(one.flow.write_paused for one in some)
+
+    await eventually(is_so)
 
 
 STALLS = {
@@ -104,19 +109,19 @@ async def test_a_client_that_does_not_read_is_hung_up_on(database_url: str, path
     app = service(database_url)
     async with running(app, client_timeout=SOON, keep_alive=60) as client:
         gc.collect()
-        before = connections()
+        before = len(connections())
         async with connected(client) as stalling:
             read_nothing(stalling)
             stalling.writer.write(get(path))
 
             async def is_there() -> bool:
-                return connections() > before
+                return len(connections()) > before
 
             async def is_gone() -> bool:
-                return connections() <= before
+                return len(connections()) <= before
 
-            await eventually(is_there, within=PATIENCE)
-            await eventually(is_gone, within=PATIENCE)
+            await eventually(is_there)
+            await eventually(is_gone)
         assert app.admission._inside == 0
 
 
@@ -125,7 +130,7 @@ async def test_a_head_behind_an_answer_that_is_awaited_has_a_deadline(database_u
     go_on = add_held(app)
     async with running(app, client_timeout=SOON, keep_alive=60) as client, connected(client) as stalling:
         stalling.writer.write(get("/held") + b"GET /notes HTTP/1.1\r\nHost:")
-        await asyncio.sleep(0.05)
+        await client.get("/livez")
         go_on.set()
         assert b" 200 " in (await stalling.send(b""))[0]
         assert await stalling.end() == b""
@@ -224,13 +229,14 @@ async def test_who_comes_back_with_its_body_may_find_the_place_taken(database_ur
     go_on = add_held(app)
     async with running(app) as client, connected(client) as late, connected(client) as other:
         late.writer.write(POST_HEAD)
-        await asyncio.sleep(0.05)
+        # What came before is read by then.
+        await client.get("/livez")
         other.writer.write(get("/held"))
 
         async def is_full() -> bool:
             return app.admission.full
 
-        await eventually(is_full, within=PATIENCE)
+        await eventually(is_full)
         head, body = await late.send(POST_BODY)
         assert b" 503 " in head
         assert b"\r\nretry-after: 1\r\n" in head
@@ -307,10 +313,13 @@ async def test_a_pipeline_is_read_as_it_is_answered(database_url: str) -> None:
         async def waits() -> bool:
             return bool(pipelines())
 
-        await eventually(waits, within=PATIENCE)
+        await eventually(waits)
         for _ in range(200):
             assert b" 200 " in (await greedy.send(b""))[0]
-        await asyncio.sleep(0.1)
+        await eventually(waits)
+        # Time to read more than it should.
+        for _ in range(10):
+            await client.get("/livez")
         (connection,) = pipelines()
         assert len(connection.pipeline) <= PIECE / len(get("/livez")) + 1
         # What the loop reads at once.
@@ -338,20 +347,22 @@ async def test_a_pipeline_that_is_left_is_forgotten(database_url: str) -> None:
     app = service(database_url)
     held = add_held(app)
     async with running(app) as client:
+        await client.get("/livez")
         gc.collect()
-        before = connections()
+        before = len(connections())
         gc.disable()
         try:
             for _ in range(5):
                 async with connected(client) as connection:
                     connection.writer.write(get("/held") + GET * 1000)
-                    await asyncio.sleep(0.05)
+                    # What came before is read by then.
+                    await client.get("/livez")
             held.set()
 
             async def gone() -> bool:
-                return connections() <= before
+                return len(connections()) <= before
 
-            await eventually(gone, within=5)
+            await eventually(gone)
         finally:
             gc.enable()
 
@@ -362,48 +373,51 @@ async def test_answers_that_nobody_reads_are_kept_once(database_url: str) -> Non
         deaf = [await stack.enter_async_context(connected(client)) for _ in range(30)]
         for one in deaf:
             read_nothing(one)
+        served = await are_open(len(deaf))
         tracemalloc.start()
         try:
             for one in deaf:
                 one.writer.write(get("/large"))
-            await asyncio.sleep(1)
+            await are_paused(served)
             _, most = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert most < 3 * len(LARGE_ANSWER)
 
 
-async def test_a_stop_does_not_wait_for_who_reads_nothing(database_url: str) -> None:
-    loop = asyncio.get_running_loop()
+async def test_a_stop_does_not_wait_for_who_reads_nothing(database_url: str, log: list[str]) -> None:
     async with AsyncExitStack() as serving:
-        client = await serving.enter_async_context(running(service(database_url), graceful=20, client_timeout=SOON))
+        client = await serving.enter_async_context(running(service(database_url), client_timeout=SOON))
         async with connected(client) as deaf:
             read_nothing(deaf)
             deaf.writer.write(get("/large"))
-            await asyncio.sleep(0.1)
-            began = loop.time()
+            await are_paused(await are_open(1))
             await serving.aclose()
-            assert loop.time() - began < 10
+    assert not log
 
 
-async def test_a_stop_without_free_files_answers_what_was_begun(database_url: str, log: list[str]) -> None:
+async def test_a_stop_without_free_files_answers_what_was_begun(
+    database_url: str, log: list[str], told: list[str]
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     app = service(database_url)
+    begun = asyncio.Event()
 
     @app.put("/echo")
     async def echo(request: Request) -> Response:
+        begun.set()
         return Response(await request.body())
 
     async with AsyncExitStack() as serving:
         client = await serving.enter_async_context(running(app))
         async with connected(client) as inside:
             inside.writer.write(POST_HEAD.replace(b"POST /notes", b"PUT /echo"))
-            await asyncio.sleep(0.05)
+            await begun.wait()
             used = open_files()
             resource.setrlimit(resource.RLIMIT_NOFILE, (used - 1, hard))
             try:
                 stopping = asyncio.create_task(serving.aclose())
-                await asyncio.sleep(0.1)
+                await said(told, "Shutting down")
                 assert b" 200 " in (await inside.send(POST_BODY))[0]
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

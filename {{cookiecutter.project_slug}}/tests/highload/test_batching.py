@@ -5,7 +5,7 @@ from contextvars import ContextVar
 import pytest
 
 from app.highload.batching import Batcher, Overloaded
-from tests.waiting import settle
+from tests.waiting import PATIENCE, settle
 
 
 class Recorder:
@@ -157,7 +157,7 @@ async def test_a_caller_that_goes_away_disturbs_nobody() -> None:
     await settle()
     send.gate.set()
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         assert await flushing[1] == 20
         assert await waiting[1] == 40
     assert send.batches == [[1, 2], [4]], "who left before the flush is not sent"
@@ -173,7 +173,7 @@ async def test_too_many_waiting_callers_are_refused_at_once() -> None:
     await settle()
 
     with pytest.raises(Overloaded):
-        await asyncio.wait_for(batcher(3), 0.1)
+        await asyncio.wait_for(batcher(3), PATIENCE)
     send.gate.set()
 
     assert await asyncio.gather(*calls) == [0, 10, 20]
@@ -197,7 +197,7 @@ async def test_drain_waits_for_everything_that_was_accepted() -> None:
 
 
 async def test_drain_of_an_idle_batcher_returns() -> None:
-    await asyncio.wait_for(Batcher(Recorder(), max_batch=1, max_waiting=1).drain(), 0.1)
+    await asyncio.wait_for(Batcher(Recorder(), max_batch=1, max_waiting=1).drain(), PATIENCE)
 
 
 async def test_a_cancelled_flush_releases_its_callers() -> None:
@@ -225,7 +225,7 @@ async def test_a_waiter_that_fails_takes_no_other_with_it(log: list[str]) -> Non
     batcher = Batcher(Recorder(), max_batch=10, max_waiting=10)
     broken = Broken()
     batcher.submit(1, broken)
-    assert await asyncio.wait_for(batcher(2), 2) == 20
+    assert await asyncio.wait_for(batcher(2), PATIENCE) == 20
     assert broken.cancelled()
     assert "a result could not be used" in log[0]
 
@@ -255,5 +255,5 @@ async def test_the_end_of_the_loop_ends_all_who_wait() -> None:
     await settle()
     assert batcher._flushing is not None
     batcher._flushing.cancel()
-    done, _ = await asyncio.wait([flushing, waiting], timeout=2)
+    done, _ = await asyncio.wait([flushing, waiting], timeout=PATIENCE)
     assert [task.cancelled() for task in done] == [True, True]

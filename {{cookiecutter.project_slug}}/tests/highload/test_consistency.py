@@ -101,7 +101,6 @@ async def process(database_url: str, redis_url: str | None) -> AsyncGenerator[ht
     app = notes_service(
         database_url=database_url,
         redis_url=redis_url,
-        db_timeout=5,
         resources=[REMARKS],
         routers=[notes_router, router],
     )

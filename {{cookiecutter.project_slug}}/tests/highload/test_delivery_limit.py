@@ -18,7 +18,7 @@ from tests.conftest import in_database, stack_url
 from tests.highload.notes import NAME, NOTES, QUEUE, new_note
 from tests.proxy import proxied
 from tests.queues import delete_queues
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 IMPATIENT_QUEUE = RowQueue(f"{NAME}.impatient", QUEUE.task)
 DELIVERY_LIMIT = 2
@@ -53,7 +53,7 @@ async def impatient_worker(database_url: str, broker_url: str, log: Path) -> Asy
             yield
         finally:
             process.terminate()
-            await asyncio.wait_for(process.wait(), 20)
+            await asyncio.wait_for(process.wait(), PATIENCE)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def test_what_no_worker_could_store_waits_in_the_dead_letter_queue(
     log = tmp_path / "worker.log"
     async with proxied(postgresql_url) as (url, proxy):
         await proxy.stop()
-        async with open_publisher(broker_url, IMPATIENT_QUEUE, deadline=5) as publish:
+        async with open_publisher(broker_url, IMPATIENT_QUEUE, deadline=PATIENCE) as publish:
             for note in notes:
                 await publish(NOTES, [note])
         async with impatient_worker(url, broker_url, log):
@@ -102,4 +102,4 @@ async def test_what_no_worker_could_store_waits_in_the_dead_letter_queue(
                 return set(rows.scalars()) == {note["id"] for note in notes}
 
             await eventually(all_stored)
-    assert await asyncio.wait_for(dead_messages(broker_url), 5) == 0
+    assert await asyncio.wait_for(dead_messages(broker_url), PATIENCE) == 0

@@ -34,6 +34,7 @@ from app.highload.service import Service
 from tests.conftest import in_database, running, stack_url
 from tests.highload.counting import get, started
 from tests.highload.notes import NOTES, Base, NoteRead, NoteRepository, notes_service
+from tests.waiting import PATIENCE
 
 NAME = "highload-generations"
 ANSWER = Answer(200, [(b"etag", b'"1"'), (b"content-length", b"4")], b"body")
@@ -56,7 +57,7 @@ async def redis() -> AsyncGenerator[Redis]:
 
 @asynccontextmanager
 async def opened_cache() -> AsyncGenerator[ResponseCache]:
-    async with open_cache(stack_url("REDIS_URL"), name=NAME, ttl=60, timeout=2, max_waiting=1000) as cache:
+    async with open_cache(stack_url("REDIS_URL"), name=NAME, ttl=60, timeout=PATIENCE, max_waiting=1000) as cache:
         yield cache
 
 
@@ -372,7 +373,7 @@ class World:
         assert int(reply.body) >= least, f"read {reply.body!r} of {table} {row_id} after {least} was acknowledged"
 
     async def finish(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not all(reader.done() for reader in self.readers):
                 while self.tables.gates:
                     self.tables.gates.pop().set()

@@ -9,6 +9,7 @@ from aio_pika.exceptions import AMQPConnectionError, ChannelInvalidStateError
 from app.highload.writes import publisher
 from app.highload.writes.publisher import BrokerUnavailable, Publisher
 from tests.highload.notes import NOTES, QUEUE
+from tests.waiting import PATIENCE
 
 
 class Exchange:
@@ -36,16 +37,16 @@ ERRORS = [AMQPConnectionError(), ChannelInvalidStateError(), asyncio.InvalidStat
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
 async def test_a_lost_channel_means_that_the_broker_is_away(error: BaseException) -> None:
     with pytest.raises(BrokerUnavailable):
-        await publisher_on(Exchange(error), deadline=1)(NOTES, [])
+        await publisher_on(Exchange(error), deadline=PATIENCE)(NOTES, [])
 
 
 async def test_no_confirm_in_time_means_that_the_broker_is_away() -> None:
     with pytest.raises(BrokerUnavailable):
-        await publisher_on(Exchange(None), deadline=0.01)(NOTES, [])
+        await asyncio.wait_for(publisher_on(Exchange(None), deadline=0.01)(NOTES, []), PATIENCE)
 
 
 async def test_a_cancelled_publish_is_cancelled() -> None:
-    publishing = asyncio.ensure_future(publisher_on(Exchange(None), deadline=60)(NOTES, []))
+    publishing = asyncio.ensure_future(publisher_on(Exchange(None), deadline=PATIENCE)(NOTES, []))
     await asyncio.sleep(0)
     publishing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -68,10 +69,10 @@ async def test_a_connection_that_fails_in_any_way_is_tried_again(
             return asyncio.get_running_loop().create_future()
         raise error
 
-    publish = publisher_on(None, deadline=1)
+    publish = publisher_on(None, deadline=PATIENCE)
     monkeypatch.setattr(publish, "_connect", fail)
     connecting = asyncio.create_task(publish.stay_connected(asyncio.Event()))
-    await asyncio.wait_for(tried_again.wait(), 5)
+    await asyncio.wait_for(tried_again.wait(), PATIENCE)
     connecting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await connecting

@@ -1,10 +1,10 @@
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import httpx2
 import pytest
 from aio_pika import Message, connect
 from billiard import pool
@@ -25,7 +26,7 @@ from app.highload.database import Database, DatabaseUnavailable, open_database
 from app.highload.idempotency import IdempotencyKeyReused
 from app.highload.resource import Message as ResourceMessage
 from app.highload.resource import Row
-from app.highload.writes import dead_letters
+from app.highload.writes import dead_letters, publisher
 from app.highload.writes.group_commit import DirectWriter
 from app.highload.writes.publisher import BrokerUnavailable, Publisher, open_publisher, task_message
 from app.highload.writes.queue import RowQueue
@@ -35,7 +36,7 @@ from tests.highload.notes import NAME, NOTES, QUEUE, new_note, note_writer, noth
 from tests.highload.worker import celery, process, store_rows
 from tests.proxy import proxied
 from tests.queues import logged, queue_sizes, renew_queues, run_worker
-from tests.waiting import eventually, settle
+from tests.waiting import PATIENCE, eventually, said, settle
 
 UNSTORABLE = "x" * 256
 NO_BROKER = "amqp://guest:guest@127.0.0.1:1/"
@@ -51,14 +52,14 @@ async def sizes(url: str) -> tuple[int, int]:
     return await queue_sizes(url, QUEUE)
 
 
-async def become_sizes(url: str, expected: tuple[int, int], *, within: float = 4) -> None:
+async def become_sizes(url: str, expected: tuple[int, int]) -> None:
     """Wait for the sizes of the queues, and show the last ones where those do not come."""
 
     async def seen() -> bool:
         return await sizes(url) == expected
 
     with suppress(TimeoutError):
-        await eventually(seen, within=within)
+        await eventually(seen)
     assert await sizes(url) == expected
 
 
@@ -95,7 +96,7 @@ open_one = partial(open_database, name=NAME, pool_size=1)
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncGenerator[Database]:
-    async with open_one(database_url, timeout=2) as database:
+    async with open_one(database_url, timeout=PATIENCE) as database:
         yield database
 
 
@@ -105,7 +106,7 @@ async def test_queued_rows_arrive_through_the_worker(
     log = tmp_path / "worker.log"
     with note_worker(postgresql_url, broker_url, log):
         accepted = await queue_notes(serve, broker_url)
-        await eventually(lambda: all_stored(postgresql_url, accepted), within=30)
+        await eventually(lambda: all_stored(postgresql_url, accepted))
     assert "Traceback" not in log.read_text()
     assert await sizes(broker_url) == (0, 0)
 
@@ -139,48 +140,49 @@ async def test_concurrent_rows_share_messages(serve: Serve, broker_url: str) -> 
     assert 1 <= ready < 100
 
 
+async def queues(client: httpx2.AsyncClient) -> bool:
+    """Whether the service gives a note to the broker."""
+    return (await client.post("/notes", content="x")).status_code == 202
+
+
 async def test_a_stopped_broker_means_a_direct_write(serve: Serve, broker_url: str) -> None:
     async with proxied(broker_url) as (url, proxy), serve(broker_url=url) as client:
-        assert (await client.post("/notes", content="x")).status_code == 202
+        await eventually(lambda: queues(client))
         await proxy.stop()
         for _ in range(10):
-            started = time.monotonic()
             response = await client.post("/notes", content="x")
             assert response.status_code == 201
-            assert time.monotonic() - started < 2
         assert len((await client.get("/notes")).json()["notes"]) == 10
 
         await proxy.start()
-
-        async def queued_again() -> bool:
-            return (await client.post("/notes", content="x")).status_code == 202
-
-        await eventually(queued_again)
+        await eventually(lambda: queues(client))
 
 
 async def test_a_publisher_tells_whether_the_broker_is_there(broker_url: str) -> None:
-    async with proxied(broker_url) as (url, proxy), open_publisher(url, QUEUE, deadline=1) as publisher:
+    async with proxied(broker_url) as (url, proxy), open_publisher(url, QUEUE, deadline=PATIENCE) as publisher:
         await publisher.ping()
         await proxy.stop()
 
         async def lost() -> bool:
             return publisher._connection is None
 
-        await eventually(lost, within=30)
+        await eventually(lost)
         with pytest.raises(BrokerUnavailable):
             await publisher.ping()
 
 
-async def test_a_frozen_broker_means_a_direct_write_within_the_deadline(serve: Serve, broker_url: str) -> None:
+async def test_a_frozen_broker_means_a_direct_write_within_the_deadline(
+    serve: Serve, broker_url: str, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with proxied(broker_url) as (url, proxy), serve(broker_url=url, broker_deadline=0.3) as client:
-        assert (await client.post("/notes", content="x")).status_code == 202
+        # On a busy machine the first attempts may take longer than that.
+        await eventually(lambda: queues(client))
+        log.clear()
+        monkeypatch.setattr(publisher, "COOL_DOWN", math.inf)
         proxy.freeze()
-        started = time.monotonic()
-        assert (await client.post("/notes", content="x")).status_code == 201
-        assert time.monotonic() - started < 1
-        started = time.monotonic()
-        assert (await client.post("/notes", content="x")).status_code == 201
-        assert time.monotonic() - started < 0.2, "the deadline is paid once"
+        for _ in range(2):
+            assert (await client.post("/notes", content="x")).status_code == 201
+        assert sum("did not confirm" in line for line in log) == 1, "the deadline is paid once"
 
 
 async def test_the_service_starts_without_a_broker(serve: Serve) -> None:
@@ -241,7 +243,7 @@ async def test_without_a_database_and_a_broker_the_client_is_told(serve: Serve, 
 
 
 async def test_a_message_that_no_queue_takes_is_no_confirm(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_publisher(broker_url, QUEUE, deadline=5) as publisher:
+    async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publisher:
         assert await publisher(NOTES, [new_note()]) == [None]
         monkeypatch.setattr(publisher, "_queue", RowQueue("nowhere", QUEUE.task))
         with pytest.raises(BrokerUnavailable):
@@ -249,9 +251,9 @@ async def test_a_message_that_no_queue_takes_is_no_confirm(broker_url: str, monk
 
 
 async def test_a_publisher_without_a_connection_fails_at_once() -> None:
-    publisher = Publisher(NO_BROKER, QUEUE, deadline=5)
+    publisher = Publisher(NO_BROKER, QUEUE, deadline=PATIENCE)
     with pytest.raises(BrokerUnavailable):
-        await asyncio.wait_for(publisher(NOTES, [new_note()]), 0.1)
+        await asyncio.wait_for(publisher(NOTES, [new_note()]), PATIENCE)
     with pytest.raises(BrokerUnavailable):
         await publisher.ping()
 
@@ -281,15 +283,16 @@ async def test_a_reused_idempotency_key_is_refused_by_the_worker(database: Datab
     assert [bad for bad, _ in await worker.store(writer, [second])] == [second]
 
 
-async def test_the_worker_waits_for_the_database(postgresql_url: str) -> None:
-    async with proxied(postgresql_url) as (url, proxy), open_one(url, timeout=1) as database:
+async def test_the_worker_waits_for_the_database(postgresql_url: str, log: list[str]) -> None:
+    async with proxied(postgresql_url) as (url, proxy), open_one(url, timeout=PATIENCE) as database:
         await proxy.stop()
         store = partial(worker.store, note_writer(database), [new_note("late")])
-        storing = asyncio.create_task(worker.patiently(store, 60))
-        await asyncio.sleep(0.5)
+        storing = asyncio.create_task(worker.patiently(store, PATIENCE))
+        await said(log, "the database cannot be used")
+        await settle()
         assert not storing.done()
         await proxy.start()
-        assert await asyncio.wait_for(storing, 5) == []
+        assert await storing == []
     assert await texts_in(postgresql_url) == ["late"]
 
 
@@ -297,11 +300,17 @@ async def test_the_patience_of_a_task_counts_its_attempts_too(postgresql_url: st
     """A message that is held for longer than the consumer timeout costs the worker its channel."""
     async with proxied(postgresql_url) as (url, proxy), open_one(url, timeout=0.5) as database:
         proxy.freeze()
-        store = partial(worker.store, note_writer(database), [new_note()])
-        started = time.monotonic()
+        attempts = 0
+
+        async def store() -> None:
+            nonlocal attempts
+            attempts += 1
+            await worker.store(note_writer(database), [new_note()])
+
         with pytest.raises(DatabaseUnavailable):
             await worker.patiently(store, 1.0)
-        assert time.monotonic() - started < 2.2
+        # Their pauses are 0.1 and 0.2 seconds; without their own times there would be five.
+        assert attempts <= 3
 
 
 async def test_an_unexpected_error_is_not_swallowed(database: Database) -> None:
@@ -355,11 +364,11 @@ async def test_a_poison_row_in_a_batch_is_put_aside_by_a_worker(
     postgresql_url: str, broker_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     poison = new_note(UNSTORABLE)
-    async with open_publisher(broker_url, QUEUE, deadline=5) as publisher:
+    async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publisher:
         await publisher(NOTES, [new_note("before"), poison, new_note("after")])
 
     with note_worker(postgresql_url, broker_url, tmp_path / "worker.log"):
-        await become_sizes(broker_url, (0, 1), within=20)
+        await become_sizes(broker_url, (0, 1))
         assert await texts_in(postgresql_url) == ["after", "before"]
         for _ in range(25):
             assert await dead_letters.show(broker_url, QUEUE, dead_letters.in_full) == 1
@@ -388,10 +397,10 @@ async def test_a_task_ends_after_the_confirm_of_its_dead_letter(
         await asyncio.to_thread(store_rows, message)
         proxy.freeze()
         storing = asyncio.create_task(asyncio.to_thread(store_rows, message))
-        done, _ = await asyncio.wait([storing], timeout=0.5)
+        done, _ = await asyncio.wait([storing], timeout=2)
         proxy.thaw()
         assert not done, "the broker did not confirm yet"
-        await asyncio.wait_for(storing, 5)
+        await asyncio.wait_for(storing, PATIENCE)
     assert await sizes(broker_url) == (0, 2)
 
 
@@ -408,11 +417,18 @@ async def test_a_task_that_waited_long_enough_goes_back_to_the_queue(
 
 @pytest.mark.usefixtures("started_process")
 async def test_a_process_soon_ends_without_a_parent_that_reads_its_results() -> None:
-    parent = SimpleNamespace(on_ready_counter=SimpleNamespace(value=0))
-    started = time.monotonic()
+    looks = 0
+
+    class Counter:
+        @property
+        def value(self) -> int:
+            nonlocal looks
+            looks += 1
+            return 0
+
     ensure_consumed = pool.Worker._ensure_messages_consumed  # type: ignore[attr-defined]
-    assert not await asyncio.to_thread(ensure_consumed, parent, completed=1)
-    assert time.monotonic() - started < 4
+    assert not await asyncio.to_thread(ensure_consumed, SimpleNamespace(on_ready_counter=Counter()), completed=1)
+    assert looks == worker.WAIT_FOR_PARENT
 
 
 def test_the_worker_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,7 +446,7 @@ async def test_a_message_that_no_worker_can_read_becomes_a_dead_letter(
 ) -> None:
     log = tmp_path / "worker.log"
     with note_worker(postgresql_url, broker_url, log):
-        async with open_publisher(broker_url, QUEUE, deadline=5) as publisher:
+        async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publisher:
             monkeypatch.setattr(NOTES, "message", lambda _: "no message")
             await publisher(NOTES, [new_note()])
         await eventually(lambda: logged(log, "raised unexpected"))
@@ -485,7 +501,7 @@ async def test_a_killed_worker_loses_nothing(
             await eventually(lambda: some_task_waits(postgresql_url))
             running.kill()
     with note_worker(postgresql_url, broker_url, tmp_path / "next.log"):
-        await eventually(lambda: all_stored(postgresql_url, accepted), within=30)
+        await eventually(lambda: all_stored(postgresql_url, accepted))
 
 
 async def test_a_killed_process_of_a_worker_loses_nothing(
@@ -498,7 +514,7 @@ async def test_a_killed_process_of_a_worker_loses_nothing(
             await eventually(lambda: some_task_waits(postgresql_url))
             os.kill(await asyncio.to_thread(a_child_of, running.pid), signal.SIGKILL)
             await eventually(lambda: logged(log, "WorkerLostError"))
-        await eventually(lambda: all_stored(postgresql_url, accepted), within=30)
+        await eventually(lambda: all_stored(postgresql_url, accepted))
 
 
 async def queue_notes(serve: Serve, broker_url: str) -> set[str]:

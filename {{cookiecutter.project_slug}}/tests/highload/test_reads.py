@@ -14,7 +14,7 @@ from app.highload.reads.sharing import LONGEST_KEY, LONGEST_REMEMBERED_QUERY, re
 from app.highload.service import Service
 from tests.conftest import Serve
 from tests.highload.counting import Runs, counting_service, get, seen_by_the_routes, started
-from tests.waiting import settle
+from tests.waiting import PATIENCE, settle
 
 
 def service(runs: Runs, **options: Any) -> AbstractAsyncContextManager[Service]:
@@ -291,7 +291,7 @@ async def test_too_many_waiting_reads_are_refused_at_once() -> None:
         await runs.called.wait()
         reading += [asyncio.create_task(get(app, "/notes")) for _ in range(2)]
         await settle()
-        refused = await asyncio.wait_for(get(app, "/notes"), 5)
+        refused = await asyncio.wait_for(get(app, "/notes"), PATIENCE)
         runs.gate.set()
 
         assert refused.status == 503
@@ -310,7 +310,7 @@ async def test_conditional_requests_work_end_to_end(serve: Serve) -> None:
 
 
 async def run(app: ASGIApp) -> Answer:
-    return await asyncio.wait_for(answer_of(app, {"type": "http", "method": "GET", "path": "/notes"}), 5)
+    return await asyncio.wait_for(answer_of(app, {"type": "http", "method": "GET", "path": "/notes"}), PATIENCE)
 
 
 async def test_a_streamed_answer_is_whole_when_it_is_shared() -> None:

@@ -20,6 +20,7 @@ from app.highload.database import (
 )
 from tests.conftest import Serve, in_database
 from tests.highload.notes import NAME, NoteRepository
+from tests.waiting import PATIENCE
 
 METADATA = MetaData()
 SHELVES = Table(
@@ -62,7 +63,7 @@ async def shelves_url(database_url: str) -> AsyncGenerator[str]:
 
 @pytest.fixture
 async def database(shelves_url: str) -> AsyncGenerator[Database]:
-    async with open_database(shelves_url, name=NAME, pool_size=1, timeout=5) as database:
+    async with open_database(shelves_url, name=NAME, pool_size=1, timeout=PATIENCE) as database:
         yield database
 
 

@@ -18,7 +18,7 @@ from tests.highload.everything import CHILDREN, PARENTS, ChildCreate, ParentCrea
 from tests.highload.notes import NAME, Base
 from tests.highload.releases import NEW, NEWER, OLD, QUEUE, Create, NewBase, OldCreate
 from tests.queues import logged, queue_sizes, renew_queues, run_worker
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def stored_parcels(database_url: str) -> dict[str, int]:
 async def test_a_new_worker_reads_a_message_of_an_old_release(
     database_url: str, broker_url: str, tmp_path: Path
 ) -> None:
-    async with open_publisher(broker_url, QUEUE, deadline=5) as publish:
+    async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publish:
         await publish(OLD, [OLD.new_row(OldCreate(name="old"), None, service=NAME)])
         await publish(NEW, [parcel("new", 9)])
 
@@ -62,7 +62,7 @@ async def test_a_new_worker_reads_a_message_of_an_old_release(
 
     log = tmp_path / "worker.log"
     with run_worker("tests.highload.releases", log, DATABASE_URL=database_url, BROKER_URL=broker_url, RELEASE="new"):
-        await eventually(all_stored, within=25)
+        await eventually(all_stored)
     assert "Traceback" not in log.read_text()
     assert await queue_sizes(broker_url, QUEUE) == (0, 0)
 
@@ -74,7 +74,7 @@ async def test_an_old_worker_leaves_a_message_to_a_new_one(
     servers = {"DATABASE_URL": database_url, "BROKER_URL": broker_url}
     release, old = ("newer", "new") if newer is NEWER else ("new", "old")
     old_log, new_log = tmp_path / "old.log", tmp_path / "new.log"
-    async with open_publisher(broker_url, QUEUE, deadline=5) as publish:
+    async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publish:
         for weight in range(3):
             await publish(NEWER if newer is NEWER else NEW, [parcel(f"new {weight}", weight)])
         await publish(OLD, [OLD.new_row(OldCreate(name="old"), None, service=NAME)])
@@ -86,11 +86,11 @@ async def test_an_old_worker_leaves_a_message_to_a_new_one(
         return await stored_parcels(database_url) == {"new 0": 0, "new 1": 1, "new 2": 2, "old": 5}
 
     with run_worker("tests.highload.releases", old_log, RELEASE=old, **servers):
-        await eventually(put_off, within=25)
+        await eventually(put_off)
         assert await stored_parcels(database_url) == {"old": 5}
         assert (await queue_sizes(broker_url, QUEUE))[1] == 0
         with run_worker("tests.highload.releases", new_log, RELEASE=release, **servers):
-            await eventually(all_stored, within=25)
+            await eventually(all_stored)
     assert await queue_sizes(broker_url, QUEUE) == (0, 0)
     assert "Traceback" not in old_log.read_text() + new_log.read_text()
 
@@ -98,7 +98,7 @@ async def test_an_old_worker_leaves_a_message_to_a_new_one(
 async def test_a_message_that_no_release_reads_is_a_dead_letter_in_the_end(
     database_url: str, broker_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with open_publisher(broker_url, QUEUE, deadline=5) as publish:
+    async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publish:
         await publish(NEW, [parcel("new", 1)])
 
     async def dead() -> bool:
@@ -106,7 +106,7 @@ async def test_a_message_that_no_release_reads_is_a_dead_letter_in_the_end(
 
     servers = {"DATABASE_URL": database_url, "BROKER_URL": broker_url}
     with run_worker("tests.highload.releases", tmp_path / "log", RELEASE="old", COMES_LATER="1", **servers):
-        await eventually(dead, within=25)
+        await eventually(dead)
     assert await dead_letters.show(broker_url, QUEUE, dead_letters.in_short) == 1
     shown = capsys.readouterr().out
     assert "weight=1, name='new'" in shown
@@ -121,9 +121,9 @@ async def test_a_row_waits_for_the_one_that_it_refers_to(database_url: str, brok
     log = tmp_path / "log"
     servers = {"DATABASE_URL": database_url, "BROKER_URL": broker_url}
     with run_worker("tests.highload.releases", log, WORKER_CONCURRENCY="1", COMES_LATER="3", **servers):
-        async with open_publisher(broker_url, QUEUE, deadline=5) as publish:
+        async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publish:
             await publish(CHILDREN, [child, orphan])
-            await eventually(lambda: logged(log, "a message comes later"), within=25)
+            await eventually(lambda: logged(log, "a message comes later"))
             await publish(PARENTS, [parent])
             await publish(PARENTS, [twin])
 
@@ -131,5 +131,5 @@ async def test_a_row_waits_for_the_one_that_it_refers_to(database_url: str, brok
             ids = await in_database(database_url, lambda connection: connection.execute(select(CHILDREN.table.c.id)))
             return list(ids.scalars()) == [child["id"]] and await queue_sizes(broker_url, QUEUE) == (0, 2)
 
-        await eventually(children_stored, within=25)
+        await eventually(children_stored)
     assert "Traceback" not in log.read_text()

@@ -23,6 +23,7 @@ from app.highload.resource import CannotStore, Resource
 from tests.conftest import in_database, stack_url
 from tests.highload.everything import RANKED, THINGS, Color, RankedRead, Thing, ThingCreate, ThingRead
 from tests.highload.notes import NAME, NOTES, Base, NoteCreate, storage_of
+from tests.waiting import PATIENCE
 
 PLUS_TWO = timezone(timedelta(hours=2))
 HOSTILE = "a\"b\\c,{}' NULL ü\n"
@@ -77,7 +78,7 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncG
 
 @asynccontextmanager
 async def opened(database_url: str) -> AsyncGenerator[Storage]:
-    async with open_database(database_url, name=NAME, pool_size=2, timeout=10) as database:
+    async with open_database(database_url, name=NAME, pool_size=2, timeout=PATIENCE) as database:
         yield storage_of(database)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.highload.database import Database, open_database
 from app.highload.schema import NotReady, Schema
 from tests.highload.notes import NAME
+from tests.waiting import PATIENCE
 
 FIRST, SECOND = "first", "second"
 
@@ -28,7 +29,7 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncGenerator[Database]:
     url = f"sqlite+aiosqlite:///{tmp_path / 'schema.db'}"
-    async with open_database(url, name=NAME, pool_size=1, timeout=5) as database:
+    async with open_database(url, name=NAME, pool_size=1, timeout=PATIENCE) as database:
         yield database
 
 
@@ -76,6 +77,6 @@ async def test_migrations_that_cannot_be_read_are_told(
 
 async def test_a_database_that_is_away_stops_no_start(directory: Path, log: list[str]) -> None:
     open_dead = partial(open_database, "postgresql+asyncpg://postgres@127.0.0.1:1/db", name=NAME, pool_size=1)
-    async with open_dead(timeout=2) as database:
+    async with open_dead(timeout=PATIENCE) as database:
         await Schema(database, directory).warn()
     assert "ConnectionRefusedError" in log[0]

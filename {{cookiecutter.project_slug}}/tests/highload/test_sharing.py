@@ -67,7 +67,7 @@ def service(*routers: APIRouter, redis_url: str | None = None, **options: Any) -
         state = {"checks": {}, "greeting": "hello"}
         # {% if cookiecutter.caching %}
         if redis_url:
-            async with open_cache(redis_url, name=NAME, ttl=60, timeout=2, max_waiting=100) as cache:
+            async with open_cache(redis_url, name=NAME, ttl=60, timeout=60, max_waiting=100) as cache:
                 await cache.invalidate(["*"])
                 app.reads.cache = cache
                 yield state

@@ -300,7 +300,7 @@ def service(plan: Plan, redis_url: str | None) -> Service:
     async def lifespan(app: Service) -> AsyncGenerator[dict[str, Any]]:
         # {% if cookiecutter.caching %}
         if redis_url:
-            async with open_cache(redis_url, name="highload-properties", ttl=60, timeout=2, max_waiting=100) as cache:
+            async with open_cache(redis_url, name="highload-properties", ttl=60, timeout=60, max_waiting=100) as cache:
                 await cache.invalidate(["*"])
                 app.reads.cache = cache
                 yield {"greeting": "hello"}
@@ -370,7 +370,7 @@ async def servers() -> AsyncGenerator[Servers]:
     listener = socket.create_server(("127.0.0.1", 0))
     options: dict[str, Any] = {"lifespan": "on", "log_config": None, "access_log": False, "proxy_headers": False}
     options |= {"date_header": False, "server_header": False}
-    server = GracefulServer(uvicorn.Config(FastAPI(), timeout_graceful_shutdown=2, **options))
+    server = GracefulServer(uvicorn.Config(FastAPI(), timeout_graceful_shutdown=60, **options))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
 
     async def started() -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.highload.database import ContentRefused, Database, DatabaseUnavailable, Work, create_engine, open_database
 from app.highload.writes.group_commit import MAX_BATCH
 from tests.highload.notes import NAME, NOTES, insert_notes, new_note, note_writer
-from tests.waiting import settle
+from tests.waiting import PATIENCE, settle
 
 
 class CommitsAndGoesAway(Database):
@@ -32,7 +32,7 @@ class CommitsAndTriesAgain(Database):
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncGenerator[Database]:
-    async with open_database(database_url, name=NAME, pool_size=1, timeout=2) as database:
+    async with open_database(database_url, name=NAME, pool_size=1, timeout=PATIENCE) as database:
         yield database
 
 
@@ -54,14 +54,14 @@ def deleting(note_id: UUID) -> Work[CursorResult[Any]]:
 
 
 async def test_a_write_with_an_unclear_end_is_a_change(database_url: str) -> None:
-    engine = create_engine(database_url, name=NAME, pool_size=1, timeout=2)
+    engine = create_engine(database_url, name=NAME, pool_size=1, timeout=PATIENCE)
     changes = 0
 
     async def count(_: Collection[str]) -> None:
         nonlocal changes
         changes += 1
 
-    writer = note_writer(CommitsAndGoesAway(engine, timeout=2), count)
+    writer = note_writer(CommitsAndGoesAway(engine, timeout=PATIENCE), count)
     new = new_note()
     with pytest.raises(DatabaseUnavailable):
         await writer.create(new)
@@ -75,13 +75,13 @@ async def test_a_write_with_an_unclear_end_is_a_change(database_url: str) -> Non
 
 async def test_a_deletion_that_ran_again_is_a_change(database_url: str) -> None:
     """The second run finds nothing to delete."""
-    engine = create_engine(database_url, name=NAME, pool_size=1, timeout=2)
+    engine = create_engine(database_url, name=NAME, pool_size=1, timeout=PATIENCE)
     told: list[Collection[str]] = []
 
     async def tell(places: Collection[str]) -> None:
         told.append(places)
 
-    writer = note_writer(CommitsAndTriesAgain(engine, timeout=2), tell)
+    writer = note_writer(CommitsAndTriesAgain(engine, timeout=PATIENCE), tell)
     new = new_note()
     await writer.create(new)
     told.clear()
@@ -91,7 +91,7 @@ async def test_a_deletion_that_ran_again_is_a_change(database_url: str) -> None:
 
 
 async def test_the_same_rows_in_another_order_do_not_wait_for_each_other(postgresql_url: str) -> None:
-    open_one = partial(open_database, postgresql_url, name=NAME, pool_size=1, timeout=0.9)
+    open_one = partial(open_database, postgresql_url, name=NAME, pool_size=1, timeout=PATIENCE)
     rows = [new_note(key=str(number)) for number in range(200)]
     async with open_one() as one, open_one() as other:
         for _ in range(5):
@@ -117,7 +117,7 @@ async def test_a_write_is_answered_after_its_change_was_told(database: Database)
         writer.change(deleting(new["id"]), ["notes"]),
     ):
         writing = asyncio.ensure_future(write)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await telling.wait()
         await settle()
         assert not writing.done(), "its change is not told yet"

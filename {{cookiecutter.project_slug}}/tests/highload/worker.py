@@ -12,6 +12,7 @@ from app.highload.database import open_database
 from app.highload.repository import Storage
 from app.highload.resource import Message
 from tests.highload.notes import NAME, NOTES, QUEUE, storage_of
+from tests.waiting import PATIENCE
 
 celery = Celery(NAME, broker=os.environ.get("BROKER_URL"))
 celery.conf.update(worker.reliable(QUEUE), worker_concurrency=int(os.environ.get("WORKER_CONCURRENCY", "2")))
@@ -20,7 +21,7 @@ celery.conf.update(worker.reliable(QUEUE), worker_concurrency=int(os.environ.get
 @asynccontextmanager
 async def open_storage() -> AsyncGenerator[Storage]:
     url = os.environ["DATABASE_URL"]
-    async with open_database(url, name=NAME, pool_size=1, timeout=0.9) as database:
+    async with open_database(url, name=NAME, pool_size=1, timeout=PATIENCE) as database:
         yield storage_of(database, max_waiting=sys.maxsize)
 
 
