@@ -45,7 +45,7 @@ test-drills: .venv/done ## Break the containers of every variant under load, or 
 
 .PHONY: lint
 lint: .venv/done ## Check style and types: of the tools, of the template as it lies there, of every rendered variant
-	$(BIN)/python -m pytest -q tests/test_lint.py
+	$(BIN)/python -m pytest -q --numprocesses 2 tests/test_lint.py
 
 .PHONY: lock
 lock: .venv/done ## Resolve the newest releases that the template allows
