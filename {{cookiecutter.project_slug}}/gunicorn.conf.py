@@ -47,7 +47,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     }
 
     def init_signals(self) -> None:
-        """End at Ctrl-C without a word: Gunicorn warns of a worker that dies of the signal."""
+        """End without a word when Uvicorn raises Ctrl-C again: Gunicorn warns of a worker that dies of it."""
         super().init_signals()
         for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, lambda *_: os._exit(0))
@@ -58,9 +58,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         self.config.app = self.wsgi
         self.config.http = http_protocol()
         server = GracefulServer(self.config, client_timeout=settings["client_timeout"])
-        # Gunicorn sends it to its workers when it is sent SIGINT.
+        # Gunicorn passes SIGINT on as SIGQUIT.
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, server.handle_exit, signal.SIGQUIT, None)
-        # The loop closes what it takes for a stranger's a second time, and Gunicorn logs that.
+        # The loop closes a socket of Gunicorn's own class twice, and Gunicorn logs the second time.
         await server.serve([listener.sock for listener in self.sockets])
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
