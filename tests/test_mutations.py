@@ -1886,7 +1886,7 @@ MUTATIONS += [
         "            if self._without_result > LONGEST_HEAD:\n",
         "            if False:\n",
         "highload/test_bad_clients.py::test_a_head_without_end_is_refused[one field]",
-        "Error",
+        "TimeoutError",
     ),
     Mutation(
         "the end of a body has a bound",
@@ -1919,7 +1919,7 @@ MUTATIONS += [
         "            self.loop.call_soon(self._go_on)\n",
         "            pass\n",
         "highload/test_bad_clients.py::test_a_pipeline_is_read_as_it_is_answered",
-        "Error",
+        "TimeoutError",
     ),
     Mutation(
         "reading goes on after a pipeline",
@@ -1927,7 +1927,7 @@ MUTATIONS += [
         "            self.flow.resume_reading()\n\n    def _refuse_head",
         "            pass\n\n    def _refuse_head",
         "highload/test_bad_clients.py::test_a_head_behind_a_large_pipeline_is_read",
-        "Error",
+        "TimeoutError",
     ),
     Mutation(
         "reading waits for a pipeline",
@@ -1967,7 +1967,7 @@ MUTATIONS += [
         'b"", self._piece[offset:]]) + self.flow.unparsed',
         'b"", self._piece[offset:]])',
         "highload/test_bad_clients.py::test_an_offer_of_another_protocol_in_a_large_pipeline",
-        "Error",
+        "TimeoutError",
     ),
     Mutation(
         "a refusal before the body was asked for ends the connection",

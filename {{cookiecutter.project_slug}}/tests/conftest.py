@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from starlette.types import ASGIApp
 
 from app.config import Settings
-from app.highload.server import CLIENT_TIMEOUT, GracefulServer, http_protocol
+from app.highload.server import GracefulServer, http_protocol
 from app.main import create_app
 from app.models import Base
 from tests.waiting import PATIENCE, eventually
@@ -159,7 +159,7 @@ async def running(
     *,
     keep_alive: int = 60,
     graceful: int = 60,
-    client_timeout: float = CLIENT_TIMEOUT,
+    client_timeout: float = 10 * PATIENCE,
     http: type[asyncio.Protocol] | None = None,
 ) -> AsyncGenerator[httpx2.AsyncClient]:
     """Serve an application in this process as production does, or with another protocol for its connections."""
