@@ -23,7 +23,8 @@ ENGINE = Path(__file__).parent
 
 def main() -> None:
     """Serve until a signal comes."""
-    application, port = sys.argv[1], int(sys.argv[2])
+    application, port = sys.argv[1:]
+    listener = listen(int(port))
     config = uvicorn.Config(
         application,
         http=http_protocol(),
@@ -36,7 +37,7 @@ def main() -> None:
         timeout_keep_alive=75,
         ws="none",
     )
-    ChangeReload(config, target=partial(serve, config), sockets=[listen(port)]).run()
+    ChangeReload(config, target=partial(serve, config), sockets=[listener]).run()
 
 
 def listen(port: int) -> socket.socket:
