@@ -764,6 +764,7 @@ SERVER = "app/highload/server.py"
 UVICORN = "uvicorn/protocols/http/httptools_impl.py"
 ANSWERS = "highload/test_server_differential.py::test_answers_are_those_of_the_plain_protocol"
 FULL = "highload/test_server_differential.py::test_a_full_service_refuses_as_the_plain_protocol_does"
+RANDOM = "highload/test_server_differential.py::test_random_sequences_are_answered_as_by_the_plain_protocol"
 SEES = "highload/test_server_differential.py::test_what_looks_at_each_request_sees_each"
 
 
@@ -1067,8 +1068,8 @@ MUTATIONS += [
         SERVER,
         " or self.flow.write_paused or service.admission.full:\n",
         " or self.flow.write_paused:\n",
-        FULL,
-        "[503]",
+        FULL + "[GET /notes, at first]",
+        "assert [200] == [503]",
     ),
     Mutation(
         "the server refuses what is too much",
@@ -1083,7 +1084,7 @@ MUTATIONS += [
         SERVER,
         'USUAL_METHODS = frozenset([b"GET", ',
         'USUAL_METHODS = frozenset([b"HEAD", b"GET", ',
-        FULL,
+        FULL + "[HEAD /notes]",
         "invalid literal for int() with base 10",
     ),
     Mutation(
@@ -1091,16 +1092,41 @@ MUTATIONS += [
         SERVER,
         '            and self.url.partition(b"?")[0].decode() not in always\n',
         "",
-        FULL,
-        "HTTP/1.1 503",
+        FULL + "[GET /livez]",
+        "assert [200, 503] == [200, 200]",
     ),
     Mutation(
         "a full service looks at a target that may be another one",
         SERVER,
         "            and USUAL_TARGET.fullmatch(self.url) is not None\n",
         "",
-        FULL,
-        "[200, 503]",
+        FULL + "[GET /%6civez]",
+        "assert [200, 503] == [200, 200]",
+    ),
+    Mutation(
+        "a full service leaves a URL that is too long to the parser",
+        SERVER,
+        "[\\w.~=&-]{0,1000})?",
+        "[\\w.~=&-]*)?",
+        FULL + "[a URL that is too long]",
+        "assert [200, 503] == [200, 400]",
+    ),
+    Mutation(
+        "a last request that waits for 100 stays the last one",
+        SERVER,
+        "            self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False\n",
+        "            self.cycle.keep_alive = False\n",
+        RANDOM,
+        "connection: close",
+    ),
+    Mutation(
+        "a request without its offer of another protocol has the same version",
+        SERVER,
+        '        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, '
+        "self.parser.get_http_version().encode())\n",
+        '        line = b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)\n',
+        RANDOM,
+        "connection: close",
     ),
     Mutation(
         "a pipeline does not stand in its own way",

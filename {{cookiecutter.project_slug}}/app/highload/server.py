@@ -47,8 +47,8 @@ PIECE = 16_384
 LONGEST_HEAD = 65_536
 # Bytes that are sent by reference; what is smaller is sent as one piece.
 LARGE = 65_536
-# Other targets may not be what they seem, or may not be any.
-USUAL_TARGET = re.compile(rb"/(?:[\w.~-][\w./~-]*)?(?:\?[\w.~=&-]*)?", re.ASCII)
+# Other targets may not be what they seem, or may not be any; the parser refuses those that are too long.
+USUAL_TARGET = re.compile(rb"/(?:[\w.~-][\w./~-]{0,1000})?(?:\?[\w.~=&-]{0,1000})?", re.ASCII)
 
 
 class Connection(HttpToolsProtocol):

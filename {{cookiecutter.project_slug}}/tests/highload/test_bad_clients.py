@@ -86,6 +86,7 @@ STALLS = {
     "half a body": [post("Content-Length: 100", body=b"x")],
     "half a chunk": [post("Transfer-Encoding: chunked", body=b"5\r\nx")],
     "half a body after its refusal": [post("Content-Length: 100000"), b"x"],
+    "nothing after the body of what was refused": [post("Content-Length: 70000"), b"x" * 70_000],
     "half a body that nobody reads": [post("Content-Length: 5").replace(b"/notes", b"/livez"), b"x"],
 }
 

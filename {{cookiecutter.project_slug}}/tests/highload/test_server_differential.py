@@ -7,22 +7,24 @@ which answers come, in which order, and whether the connection ends.
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
-from itertools import pairwise
-from random import Random
+from itertools import pairwise, zip_longest
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import httpx2
+import hypothesis
 import pytest
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 from fastapi.security import APIKeyHeader
+from hypothesis import strategies as st
 from opentelemetry import trace
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
@@ -35,12 +37,13 @@ from app.highload.http import health
 from app.highload.reads.dependencies import Granted, Guard, Partition
 from app.highload.reads.shared import shared
 from app.highload.reads.sharing import LONGEST_KEY
-from app.highload.server import Connection, http_protocol, say_once
+from app.highload.server import LONGEST_HEAD, PIECE, Connection, http_protocol, say_once
 from app.highload.service import Service
 from tests.conftest import in_database, lines_of, running
 from tests.highload.notes import Base, creation_held, insert_notes, new_note, notes_service, router
 from tests.waiting import eventually, settle
 
+EXAMPLES = int(os.environ.get("EXAMPLES", "100"))
 PROTOCOLS = (Connection, HttpToolsProtocol, H11Protocol)
 # Seconds in which an answer is there, or never.
 PATIENCE = 10
@@ -63,9 +66,12 @@ class By(Enum):
 
 
 class Expected(NamedTuple):
+    """An answer, who gives it, and the status of that which comes instead when the service is full."""
+
     status: int
     by: By
     to_head: bool = False
+    when_full: int = 503
 
 
 class Step(NamedTuple):
@@ -74,17 +80,35 @@ class Step(NamedTuple):
     segments: Sequence[bytes]
     expected: Sequence[Expected]
 
+    def __repr__(self) -> str:
+        """Return what a person can read of it."""
+        return f"<{len(self.expected)} answers to {[bytes(segment[:300]) for segment in self.segments]}>"
+
 
 class Case(NamedTuple):
-    """What is sent on a connection, and whether it ends it; some of it h11 reads in another way than httptools."""
+    """What is sent on a connection, and whether it ends it; some of it h11 reads in another way than httptools.
+
+    What a full service answers in other steps, or in another way than Uvicorn, has a row of its own.
+    """
 
     steps: Sequence[Step]
     closes: bool = False
     like_h11: bool = True
+    closes_when_full: bool | None = None
+    like_when_full: bool = True
 
     @property
     def expected(self) -> list[Expected]:
         return [expected for step in self.steps for expected in step.expected]
+
+    def when_full(self) -> "Case":
+        """Return the same for a service that is full."""
+        steps = [Step(step.segments, [*map(refused, step.expected)]) for step in self.steps]
+        closes = self.closes if self.closes_when_full is None else self.closes_when_full
+        return self._replace(steps=steps, closes=closes)
+
+    def after_an_answer(self) -> "Case":
+        return self._replace(steps=[Step([request("/livez")], [let_in()]), *self.steps])
 
 
 class Answer(NamedTuple):
@@ -111,12 +135,22 @@ def long(status: int = 200) -> Expected:
     return Expected(status, By.APPLICATION)
 
 
+def let_in(status: int = 200) -> Expected:
+    """Return what is answered however full the service is."""
+    return Expected(status, By.APPLICATION, when_full=status)
+
+
 def to_head(status: int) -> Expected:
     return Expected(status, By.APPLICATION, to_head=True)
 
 
 def by_uvicorn(status: int) -> Expected:
-    return Expected(status, By.UVICORN)
+    return Expected(status, By.UVICORN, when_full=status)
+
+
+def refused(expected: Expected) -> Expected:
+    """Return what a full service answers instead."""
+    return Expected(expected.when_full, By.EITHER, expected.to_head)
 
 
 def request(target: str, *fields: str, method: str = "GET", version: str = "1.1", body: bytes = b"") -> bytes:
@@ -128,7 +162,15 @@ def chunked(*chunks: bytes) -> bytes:
     return b"".join([*(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks), b"0\r\n\r\n"])
 
 
+def patch(content_type: str, body: bytes) -> bytes:
+    """Return a change to a note that is not there."""
+    fields = (f"Content-Type: {content_type}", f"Content-Length: {len(body)}")
+    return request(f"/notes/{NO_NOTE}", *fields, method="PATCH", body=body)
+
+
 CHUNKED = "Transfer-Encoding: chunked"
+EXPECTS = "Expect: 100-continue"
+GARBAGE = b"\0garbage\r\n\r\n"
 # It repeats a POST, so that the table stays as it is.
 KEY = "Idempotency-Key: x"
 POST_HEAD = request("/notes", KEY, "Content-Length: 1", method="POST")
@@ -162,7 +204,9 @@ TARGETS = {
     "/Notes": long(404),
     "/unknown": long(404),
     "*": long(404),
-    "/livez": long(),
+    "/livez": let_in(),
+    "/%6civez": let_in(),
+    "/livez?a=b": let_in(),
     "/openapi.json": long(),
     "/personal": long(),
     "/broken": short(500),
@@ -175,7 +219,7 @@ TARGETS = {
 URLS = {
     "http://x/notes": short(),
     "http://other:81/notes?limit=1": short(),
-    "http://x/livez": long(),
+    "http://x/livez": let_in(),
     "/notes?limit=1#fragment": short(),
 }
 # Header fields of a GET of all notes.
@@ -203,7 +247,7 @@ MALFORMED = {
     "a path with a space": request("/no tes"),
     "a path with a control character": request("/n\x01otes"),
     "a path with a letter that is not ASCII": request("/n\xf6tes"),
-    "no protocol": b"\0garbage\r\n\r\n",
+    "no protocol": GARBAGE,
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "a space before a colon": request("/notes", "A : b"),
     "no colon": request("/notes", "A"),
@@ -218,7 +262,9 @@ MALFORMED_FOR_HTTPTOOLS = {
     "an unknown method": request("/notes", method="FOO"),
     "a path without a slash": request("notes"),
     "a URL without a path": request("http://x"),
+    "a URL with a port that is none": request("http://x:99999/notes"),
     "a URL that is too long": request("/notes?x=" + "y" * 70_000),
+    "CONNECT to another server": request("a:1", method="CONNECT"),
     "an unknown version": request("/notes", version="1.2"),
     "the beginning of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "lines without a carriage return": request("/notes").replace(b"\r\n", b"\n"),
@@ -233,6 +279,10 @@ BODIES = {
         request("/notes", CHUNKED, KEY, method="POST", body=b"1;a=b\r\nx\r\n0\r\nA: b\r\n\r\n"),
         long(201),
     ),
+    "POST with space behind the key": (
+        request("/notes", f"{KEY} \t", "Content-Length: 1", method="POST", body=b"x"),
+        long(201),
+    ),
     "POST with the key of another": (request("/notes", KEY, "Content-Length: 2", method="POST", body=b"xx"), long(422)),
     "POST that is too large": (
         request("/notes", "Content-Length: 400000", method="POST", body=LARGE_BODY),
@@ -242,6 +292,9 @@ BODIES = {
         request("/notes", CHUNKED, method="POST", body=chunked(*[b"x" * 10_000] * 40)),
         long(413),
     ),
+    "PATCH of text": (patch("text/plain", b'{"text": "x"}'), long(415)),
+    "PATCH in UTF-16": (patch("application/json", '{"text": "x"}'.encode("utf-16")), long(400)),
+    "PATCH of nothing": (patch("application/json", b'{"text": "x"}'), long(404)),
     "PUT that nobody reads": (request("/notes", "Content-Length: 60000", method="PUT", body=b"x" * 60_000), long(405)),
     "GET with a body": (request("/notes", "Content-Length: 3", body=b"abc"), long()),
     "GET with a body of chunks": (request("/notes", CHUNKED, body=chunked(b"abc")), long()),
@@ -257,16 +310,9 @@ TEN_KINDS = [
     (POST, long(201)),
     (request(f"/notes/{NOTE}"), short()),
     (request("/notes", method="HEAD"), to_head(200)),
-    (request("/livez"), long()),
+    (request("/livez"), let_in()),
     (request("/notes", "If-None-Match: *"), short(304)),
     (request("/broken"), short(500)),
-]
-ALL_KINDS = [
-    *TEN_KINDS,
-    *BODIES.values(),
-    (request("/empty"), short(204)),
-    (request("/stream"), long()),
-    (request(f"/notes/{NO_NOTE}", method="DELETE"), long(204)),
 ]
 
 
@@ -290,7 +336,7 @@ def heads() -> Iterator[tuple[str, Case]]:
     for target, expected in (TARGETS | URLS).items():
         like_h11 = target in TARGETS
         # Nothing is sent on the short way that ends the connection.
-        last = long(expected.status)
+        last = expected._replace(by=By.APPLICATION)
         yield f"GET {target:.30}", once(request(target), expected, like_h11=like_h11)
         data = request(target, "Connection: close")
         yield f"GET {target:.30} and close", once(data, last, closes=True, like_h11=like_h11)
@@ -304,14 +350,18 @@ def heads() -> Iterator[tuple[str, Case]]:
     for method in ("PUT", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "QUERY", "CONNECT"):
         yield method, once(request("/notes", method=method), long(405))
     yield "DELETE", once(request(f"/notes/{NO_NOTE}", method="DELETE"), long(204))
-    for target, status in {"/notes": 200, "/notes/x": 422, "/unknown": 404, "/large": 200, "/livez": 200}.items():
-        yield f"HEAD {target}", once(request(target, method="HEAD"), to_head(status))
+    for target in ("/notes", "/notes/x", "/unknown", "/large", "/livez"):
+        answer = TARGETS[target]._replace(by=By.APPLICATION, to_head=True)
+        yield f"HEAD {target}", once(request(target, method="HEAD"), answer)
         data = request(target, "Connection: close", method="HEAD")
-        yield f"HEAD {target} and close", once(data, to_head(status), closes=True)
-    yield "a personal answer and close", once(request("/personal-last"), long(), closes=True)
+        yield f"HEAD {target} and close", once(data, answer, closes=True)
+    yield "POST /livez", once(request("/livez", "Content-Length: 1", method="POST", body=b"x"), let_in(405))
+    personal = once(request("/personal-last"), long(), closes=True)
+    yield "a personal answer and close", personal._replace(closes_when_full=False)
     yield "chunks of an answer", once(request("/stream"), long())
     yield "chunks of an answer and close", once(request("/stream", "Connection: close"), long(), closes=True)
-    yield "an error of the application", once(request("/fails"), long(500), closes=True)
+    error = once(request("/fails"), long(500), closes=True)
+    yield "an error of the application", error._replace(closes_when_full=False)
     yield "HTTP/2.0", once(request("/notes", version="2.0"), long(), closes=True, like_h11=False)
     yield "HTTP/0.9", once(b"GET /notes\r\n\r\n", long(), closes=True, like_h11=False)
     yield "no host", once(b"GET /notes HTTP/1.1\r\n\r\n", short(), like_h11=False)
@@ -326,7 +376,8 @@ def bad_requests() -> Iterator[tuple[str, Case]]:
         yield name, Case([bad], closes=True, like_h11=like_h11)
         yield f"a read, and {name}", Case([Step([READ[0]], [READ[1]]), bad], closes=True, like_h11=like_h11)
     # Uvicorn hangs up at once, also on what it has not answered yet.
-    yield "a read with garbage", once(READ[0] + b"\0\r\n\r\n", by_uvicorn(400), closes=True, like_h11=False)
+    garbage = once(READ[0] + GARBAGE, by_uvicorn(400), closes=True, like_h11=False)
+    yield "a read with garbage", garbage._replace(like_when_full=False)
 
 
 def bodies() -> Iterator[tuple[str, Case]]:
@@ -343,11 +394,12 @@ def bodies() -> Iterator[tuple[str, Case]]:
     yield "a body after its refusal, in pieces", Case([refused, Step([*pieces(LARGE_BODY), READ[0]], [READ[1]])])
     yield "a body after its refusal", Case([refused, Step([LARGE_BODY + READ[0]], [READ[1]])])
     yield "a body after its refusal, and reads", Case([refused, Step([LARGE_BODY], []), read, read])
-    expects = "Expect: 100-continue"
-    told = Step([request("/notes", KEY, "Content-Length: 1", expects, method="POST")], [by_uvicorn(100)])
-    yield "100-continue", Case([told, Step([b"x" + READ[0]], [long(201), READ[1]])])
-    told = Step([request("/notes", KEY, CHUNKED, expects, method="POST")], [by_uvicorn(100)])
-    yield "100-continue for chunks", Case([told, Step([chunked(b"x") + READ[0]], [long(201), READ[1]])])
+    told = Step([request("/notes", KEY, "Content-Length: 1", EXPECTS, method="POST")], [by_uvicorn(100)])
+    then = Step([b"x" + READ[0]], [long(201), READ[1]])
+    yield "100-continue", Case([told, then], like_when_full=False)
+    told = Step([request("/notes", KEY, CHUNKED, EXPECTS, method="POST")], [by_uvicorn(100)])
+    then = Step([chunked(b"x") + READ[0]], [long(201), READ[1]])
+    yield "100-continue for chunks", Case([told, then], like_when_full=False)
 
 
 def pieces(data: bytes, size: int = 50_000) -> list[bytes]:
@@ -364,20 +416,259 @@ def pipelines() -> Iterator[tuple[str, Case]]:
             yield f"{length} of {name}, and close", once(data + last, *expected, long(), closes=True)
             ignored = data + last + PROBE
             yield f"{length} of {name}, close, and one more", once(ignored, *expected, long(), closes=True)
-    data, expected = pipeline([(request("/large"), Expected(200, By.EITHER)), (request("/livez"), long())] * 10)
+    data, expected = pipeline([(request("/large"), Expected(200, By.EITHER)), (request("/livez"), let_in())] * 10)
     yield "more than all buffers hold", once(data, *expected)
     for data, answer in TEN_KINDS[::2]:
         cut = [Step([data[:place], data[place:]], [answer]) for place in range(1, len(data))]
         yield f"cut everywhere: {data[:30]!r}", Case([*cut, Step([bytes([byte]) for byte in data], [answer])])
-    random = Random(0)
-    for number in range(40):
-        data, expected = pipeline(random.choices(ALL_KINDS, k=random.randint(1, 12)))
-        places = sorted({0, len(data), *(random.randrange(1, len(data)) for _ in range(random.randint(0, 20)))})
-        segments = [data[start:end] for start, end in pairwise(places)]
-        yield f"at random {number}", Case([Step(segments, expected)])
 
 
 CASES = list(cases())
+REFUSED = short(503)
+CASES_OF_REFUSALS = [
+    ("a body after its refusal", Case([Step([POST_HEAD], [REFUSED]), Step([b"x" + READ[0]], [REFUSED])])),
+    ("500 reads behind what is let in", once(request("/livez") + READ[0] * 500, let_in(), *[REFUSED] * 500)),
+    ("reads between what is let in", once((READ[0] + request("/livez")) * 10, *[REFUSED, let_in()] * 10)),
+]
+
+
+def full_cases() -> Iterator[tuple[str, Case]]:
+    """Yield what a full service gets; from the second request of a connection on the server refuses by itself."""
+    for name, case in heads():
+        yield f"{name}, at first", case.when_full()
+    for name, case in CASES + CASES_OF_REFUSALS:
+        if case.like_when_full:
+            yield name, case.when_full().after_an_answer()
+
+
+OFFER = "Connection: Upgrade\r\nUpgrade: h2c"
+LONG_HEAD = request("/notes", *(f"X-{number}: {'y' * 1000}" for number in range(90)))
+TRAILERS = LONG_HEAD.partition(b"\r\n")[2]
+
+
+class Difference(NamedTuple):
+    """What is answered in another way than by plain Uvicorn, and why.
+
+    Each row says statuses, with a plus for `Connection: close`, and how the connection ends. `rest` is sent where it
+    stays open.
+    """
+
+    why: str
+    sent: bytes
+    ours: str
+    httptools: str
+    h11: str
+    rest: bytes = b""
+    when_full: bool = False
+
+
+EXPECTATION = "the client may send the body or not, so what it sends next may be anything (RFC 9110, section 10.1.1)"
+UPGRADE = "a server may leave an offer aside, and takes the request as it is then (RFC 9110, section 7.8)"
+DIFFERENCES = {
+    "too large, and waits for 100": Difference(
+        EXPECTATION,
+        request("/notes", EXPECTS, "Content-Length: 400000", method="POST"),
+        rest=LARGE_BODY,
+        ours="413+ closed",
+        httptools="413 open",
+        h11="413 open",
+    ),
+    "of no use, and waits for 100": Difference(
+        EXPECTATION,
+        request("/notes", EXPECTS, CHUNKED, method="PUT"),
+        rest=chunked(b"x"),
+        ours="405+ closed",
+        httptools="405 open",
+        h11="405 open",
+    ),
+    "refused, and waits for 100": Difference(
+        EXPECTATION,
+        request("/notes", EXPECTS, "Content-Length: 1", method="POST"),
+        rest=b"x",
+        ours="503+ closed",
+        httptools="503 open",
+        h11="503 open",
+        when_full=True,
+    ),
+    "an offer of another protocol, and a read": Difference(
+        UPGRADE,
+        request("/notes", OFFER) + READ[0],
+        ours="200 200 open",
+        httptools="200 open",
+        h11="200 200 open",
+    ),
+    "an offer of another protocol, with a body": Difference(
+        UPGRADE,
+        request("/notes", OFFER, KEY, "Content-Length: 1", method="POST", body=b"x"),
+        ours="201 open",
+        httptools="422 open",
+        h11="201 open",
+    ),
+    "an offer of another protocol, with a body of chunks, and a read": Difference(
+        UPGRADE,
+        request("/notes", OFFER, KEY, CHUNKED, method="POST", body=chunked(b"x")) + READ[0],
+        ours="201 200 open",
+        httptools="422 open",
+        h11="201 200 open",
+    ),
+    "a head without end": Difference(
+        "each client could fill the memory",
+        LONG_HEAD[: LONGEST_HEAD + PIECE],
+        rest=LONG_HEAD[LONGEST_HEAD + PIECE :],
+        ours="431+ closed",
+        httptools="200 open",
+        h11="400+ closed",
+    ),
+    "trailers without end": Difference(
+        "each client could fill the memory, and what comes next cannot be found",
+        request("/notes", KEY, CHUNKED, method="POST", body=b"1\r\nx\r\n0\r\n" + TRAILERS),
+        ours="closed",
+        httptools="201 open",
+        h11="201 open",
+    ),
+    "a refusal, and garbage": Difference(
+        "a refusal is sent when its head is read, so it is there before what follows",
+        READ[0] + GARBAGE,
+        ours="503 400+ closed",
+        httptools="400+ closed",
+        h11="503 400+ closed",
+        when_full=True,
+    ),
+}
+
+
+class Sent(NamedTuple):
+    """A request of a random sequence, and the answers that come to it, of which nothing else is known.
+
+    One that is `alone` is sent when all before it are answered, and nothing else is before its own answer. What is
+    `broken` is not cut, because the server does not wait for the rest.
+    """
+
+    data: bytes
+    answers: Sequence[Expected]
+    alone: bool = False
+    broken: bool = False
+    closes: bool = False
+    like_h11: bool = True
+
+
+ANY = Expected(0, By.EITHER)
+ANY_TO_HEAD = ANY._replace(to_head=True)
+PLAIN_FIELDS = [field for field in FIELDS if not any(word in field for word in ("Upgrade", "Length", "100-continue"))]
+# Where these are not shared, an error of the application or the application itself ends the connection.
+LEFT_OPEN = [target for target in TARGETS if target not in ("/broken", "/fields")]
+METHODS = ["GET", "GET", "GET", "HEAD", "POST", "PUT", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "QUERY"]
+SIZES = st.sampled_from([0, 1, 3, 100, 60_000, 70_000])
+LAST_FIELDS = {"1.1": "Connection: close", "1.0": "Connection: keep-alive"}
+
+
+def framed(size: int | None, chunk: int) -> tuple[str, bytes]:
+    """Return the header field and the bytes of a body of so many bytes, or of none; in chunks unless that is 0."""
+    if size is None:
+        return "X-No: body", b""
+    if chunk == 0:
+        return f"Content-Length: {size}", b"x" * size
+    return CHUNKED, chunked(*pieces(b"x" * size, max(chunk, size // 20)))
+
+
+BODY = st.builds(framed, st.none() | SIZES, st.sampled_from([0, 0, 1, 7, 1000]))
+FIELD = st.lists(st.sampled_from(PLAIN_FIELDS), max_size=3, unique=True)
+
+
+# A failure is made smaller when EXAMPLES asks for it: who waits for an answer that never comes waits for long.
+PHASES = list(hypothesis.Phase) if "EXAMPLES" in os.environ else [hypothesis.Phase.reuse, hypothesis.Phase.generate]
+RANDOMLY = hypothesis.settings(
+    max_examples=EXAMPLES,
+    phases=PHASES,
+    report_multiple_bugs=False,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Sent:
+    """Draw a request behind which others may come."""
+    method = draw(st.sampled_from(METHODS))
+    target = draw(st.sampled_from([*LEFT_OPEN, *URLS]))
+    field, body = draw(BODY)
+    fields = [KEY, field, *draw(FIELD)]
+    answer = ANY_TO_HEAD if method == "HEAD" else ANY
+    return Sent(request(target, *fields, method=method, body=body), [answer], like_h11=target in TARGETS)
+
+
+@st.composite
+def offers(draw: st.DrawFn) -> Sent:
+    """Draw a request whose parser takes what follows for another protocol."""
+    target = draw(st.sampled_from(LEFT_OPEN))
+    fields = draw(FIELD)
+    if draw(st.booleans()):
+        return Sent(request(target, OFFER, *fields), [ANY], alone=True)
+    return Sent(request(target, *fields, method="CONNECT"), [ANY], alone=True)
+
+
+@st.composite
+def expecting(draw: st.DrawFn, *fields: str) -> Sent:
+    """Draw a request whose body the application asks for."""
+    field, body = framed(draw(st.sampled_from([1, 3, 60_000])), draw(st.sampled_from([0, 1, 1000])))
+    data = request("/notes", KEY, EXPECTS, field, *fields, method="POST", body=body)
+    return Sent(data, [ANY, ANY], closes="Connection: close" in fields)
+
+
+@st.composite
+def last_requests(draw: st.DrawFn) -> Sent:
+    """Draw a request that ends its connection; it has no body, because an early answer would not wait for it."""
+    method = draw(st.sampled_from(METHODS))
+    version = draw(st.sampled_from(sorted(LAST_FIELDS)))
+    fields = [KEY, LAST_FIELDS[version], *draw(FIELD | st.just([OFFER]))]
+    data = request(draw(st.sampled_from(LEFT_OPEN)), *fields, method=method, version=version)
+    return Sent(data, [ANY_TO_HEAD if method == "HEAD" else ANY], alone=OFFER in fields, closes=True)
+
+
+def broken(name: str) -> Sent:
+    """Return what is no request."""
+    return Sent(BROKEN[name], [ANY], alone=True, broken=True, closes=True, like_h11=name not in MALFORMED_FOR_HTTPTOOLS)
+
+
+BAD_CHUNKS = {
+    f"a chunk of {size!r}": request("/notes", CHUNKED, method="POST", body=b"1\r\nx\r\n" + size)
+    for size in (b"z\r\n", b"-1\r\n", b"\r\n\r\n", b"1\r\nxx", b"f" * 30 + b"\r\n")
+}
+BROKEN = MALFORMED | MALFORMED_FOR_HTTPTOOLS | BAD_CHUNKS
+BROKEN_HEADS = [*MALFORMED, *MALFORMED_FOR_HTTPTOOLS]
+
+
+@st.composite
+def sequences(draw: st.DrawFn, *, when_full: bool) -> Case:
+    """Draw what is sent on a connection, and how it is cut into pieces."""
+    one = requests() | requests() | requests() | offers()
+    last = last_requests() | last_requests() | st.builds(broken, st.sampled_from(BROKEN_HEADS))
+    # A full service refuses a request before it has read the body (see the differences).
+    if not when_full:
+        one |= expecting()
+        last |= expecting("Connection: close") | st.builds(broken, st.sampled_from(sorted(BAD_CHUNKS)))
+    sent = draw(st.lists(one, min_size=1, max_size=6))
+    if draw(st.integers(0, 3)):
+        sent.append(draw(last))
+    groups: list[list[Sent]] = [[]]
+    for this in sent:
+        if groups[-1] and (this.alone or groups[-1][-1].alone or draw(st.integers(0, 3)) == 0):
+            groups.append([])
+        groups[-1].append(this)
+    return Case(
+        [step_of(group, draw(st.lists(st.integers(0, 100_000), max_size=6))) for group in groups],
+        closes=sent[-1].closes,
+        like_h11=all(this.like_h11 for this in sent),
+    )
+
+
+def step_of(sent: Sequence[Sent], cuts: Sequence[int]) -> Step:
+    """Return requests as one step, cut at some places."""
+    data = b"".join(one.data for one in sent)
+    places = {0, len(data)}
+    if not sent[-1].broken:
+        places |= {cut % len(data) for cut in cuts}
+    segments = [data[start:end] for start, end in pairwise(sorted(places))]
+    return Step(segments, [answer for one in sent for answer in one.answers])
 
 
 class Line:
@@ -389,6 +680,8 @@ class Line:
 
     async def send(self, *segments: bytes) -> None:
         for segment in segments:
+            if self._writer.transport.is_closing():
+                return
             self._writer.write(segment)
             # The server reads it before the next one comes.
             await settle()
@@ -448,6 +741,21 @@ async def connected(to: httpx2.AsyncClient) -> AsyncGenerator[Line]:
         writer.transport.abort()
 
 
+async def words(server: httpx2.AsyncClient, difference: Difference, expected: str) -> str:
+    """Return what a server does, in the words of the row, which says how much is awaited."""
+    *answers, end = expected.split()
+    said: list[str] = []
+    async with connected(server) as line:
+        if difference.when_full:
+            await line.send(request("/livez"))
+            await line.answer()
+        await line.send(difference.sent, difference.rest if end == "open" else b"")
+        for _ in answers:
+            answer = await line.answer()
+            said.append(f"{answer.status}+" if (b"connection", b"close") in answer.fields else str(answer.status))
+        return " ".join([*said, await line.end(closes=end == "closed")])
+
+
 async def outcome(server: httpx2.AsyncClient, case: Case) -> Outcome:
     answers: list[Answer] = []
     async with connected(server) as line:
@@ -462,8 +770,21 @@ async def outcome(server: httpx2.AsyncClient, case: Case) -> Outcome:
         return Outcome(answers, await line.end(closes=case.closes))
 
 
+def assert_same(ours: Sequence[Any], theirs: Sequence[Any]) -> None:
+    """Fail with the first difference, cut short: pytest would compare large bodies for hours."""
+    for number, (our, their) in enumerate(zip_longest(map(repr, ours), map(repr, theirs), fillvalue="nothing")):
+        if our != their:
+            place = next(place for place, (one, other) in enumerate(zip_longest(our, their)) if one != other)
+            start = max(0, place - 40)
+            pytest.fail(f"answer {number}: {our[start : place + 200]} and not {their[start : place + 200]}")
+
+
 def statuses(outcome: Outcome) -> list[int]:
     return [answer.status for answer in outcome.answers]
+
+
+def exactly(outcome: Outcome) -> list[Any]:
+    return [*outcome.answers, outcome.end]
 
 
 def meaning(outcome: Outcome) -> list[Any]:
@@ -556,16 +877,29 @@ async def filled_database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-@pytest.fixture(scope="module")
-async def servers(filled_database_url: str) -> AsyncGenerator[dict[type, httpx2.AsyncClient]]:
-    """The service behind each protocol."""
+@asynccontextmanager
+async def behind_each(database_url: str, **options: Any) -> AsyncGenerator[dict[type, httpx2.AsyncClient]]:
     async with AsyncExitStack() as stack:
         yield {
             http: await stack.enter_async_context(
-                running(service(filled_database_url), http=http, keep_alive=KEEP_ALIVE)
+                running(service(database_url, **options), http=http, keep_alive=KEEP_ALIVE)
             )
             for http in PROTOCOLS
         }
+
+
+@pytest.fixture(scope="module")
+async def servers(filled_database_url: str) -> AsyncGenerator[dict[type, httpx2.AsyncClient]]:
+    """The service behind each protocol."""
+    async with behind_each(filled_database_url) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+async def full_servers(filled_database_url: str) -> AsyncGenerator[dict[type, httpx2.AsyncClient]]:
+    """The same, with a place for nobody."""
+    async with behind_each(filled_database_url, limit_concurrency=0) as servers:
+        yield servers
 
 
 def service(database_url: str, *routers: APIRouter, **options: Any) -> Service:
@@ -604,62 +938,71 @@ async def behind(
         yield ask
 
 
-REFUSED = Expected(503, By.EITHER)
-FULL_CASES = {
-    "a read": once(request("/notes"), REFUSED),
-    "what is always let in": once(request("/livez"), long()),
-    "a read and close": once(request("/notes", "Connection: close"), REFUSED, closes=True),
-    "a read of HTTP/1.0": once(request("/notes", version="1.0"), REFUSED, closes=True),
-    "a HEAD": once(request("/notes", method="HEAD"), to_head(503)),
-    "a POST and a read": once(POST + READ[0], REFUSED, REFUSED),
-    "a large POST and a read": once(BODIES["POST that is too large"][0] + READ[0], REFUSED, REFUSED),
-    "chunks and a read": once(BODIES["POST of chunks that is too large"][0] + READ[0], REFUSED, REFUSED),
-    "a body after its refusal, and a read": Case([Step([POST_HEAD], [REFUSED]), Step([b"x" + READ[0]], [REFUSED])]),
-    "a large body after its refusal, in pieces, and a read": Case(
-        [
-            Step([request("/notes", "Content-Length: 400000", method="POST")], [REFUSED]),
-            Step([*pieces(LARGE_BODY), READ[0]], [REFUSED]),
-        ]
-    ),
-    "50 reads": once(READ[0] * 50, *[REFUSED] * 50),
-    "500 reads behind what is let in": once(request("/livez") + READ[0] * 500, long(), *[REFUSED] * 500),
-    "reads and what is let in": once((READ[0] + request("/livez")) * 10, *[REFUSED, long()] * 10),
-    "a read and garbage": Case([Step([READ[0]], [REFUSED]), Step([b"\0\r\n\r\n"], [by_uvicorn(400)])], closes=True),
-    "what is always let in, encoded": once(request("/%6civez"), long()),
-    "what is always let in, with a query": once(request("/livez?a=b"), long()),
-}
-# The server refuses by itself from the second request of a connection on.
-FULL_CASES |= {
-    f"{name}, after an answer": case._replace(steps=[Step([request("/livez")], [long()]), *case.steps])
-    for name, case in FULL_CASES.items()
-}
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in full_cases()])
+async def test_a_full_service_refuses_as_the_plain_protocol_does(
+    full_servers: dict[type, httpx2.AsyncClient], case: Case
+) -> None:
+    ours = await outcome(full_servers[Connection], case)
+    assert statuses(ours) == [expected.status for expected in case.expected]
+    assert ours.end == ("closed" if case.closes else "open")
+    assert ours == await outcome(full_servers[HttpToolsProtocol], case)
+    if case.like_h11:
+        assert meaning(ours) == meaning(await outcome(full_servers[H11Protocol], case))
 
 
-async def test_a_full_service_refuses_as_the_plain_protocol_does(filled_database_url: str) -> None:
-    outcomes: dict[type, dict[str, Outcome]] = {}
-    for http in PROTOCOLS:
-        app = service(filled_database_url, limit_concurrency=1)
-        with creation_held() as held:
-            async with running(app, http=http) as client, connected(client) as inside:
-                await inside.send(POST)
+@RANDOMLY
+@hypothesis.given(case=sequences(when_full=False))
+async def test_random_sequences_are_answered_as_by_the_plain_protocol(
+    servers: dict[type, httpx2.AsyncClient], case: Case
+) -> None:
+    await compare(servers, case)
 
-                async def is_full(app: Service = app) -> bool:
-                    return app.admission.full
 
-                await eventually(is_full, within=PATIENCE)
-                outcomes[http] = {}
-                for name, case in FULL_CASES.items():
-                    got = outcomes[http][name] = await outcome(client, case)
-                    assert (name, statuses(got)) == (name, [expected.status for expected in case.expected])
-                    assert (name, got.end) == (name, "closed" if case.closes else "open")
-                # Whoever is inside gives the place to the next one of its own pipeline.
-                await inside.send(READ[0] + POST + READ[0])
-                held.set()
-                assert [(await inside.answer()).status for _ in range(4)] == [201, 200, 201, 200]
-                assert app.admission._inside == 0
-    ours, plain, other = outcomes.values()
-    assert ours == plain
-    assert {name: meaning(got) for name, got in ours.items()} == {name: meaning(got) for name, got in other.items()}
+@RANDOMLY
+@hypothesis.given(case=sequences(when_full=True))
+async def test_random_sequences_are_refused_as_by_the_plain_protocol(
+    full_servers: dict[type, httpx2.AsyncClient], case: Case
+) -> None:
+    await compare(full_servers, case)
+
+
+async def compare(servers: dict[type, httpx2.AsyncClient], case: Case) -> None:
+    """Send a random sequence to each server."""
+    ours = await outcome(servers[Connection], case)
+    assert_same(exactly(ours), exactly(await outcome(servers[HttpToolsProtocol], case)))
+    assert ours.end == ("closed" if case.closes else "open")
+    if case.like_h11:
+        assert_same(meaning(ours), meaning(await outcome(servers[H11Protocol], case)))
+
+
+@pytest.mark.parametrize("difference", DIFFERENCES.values(), ids=DIFFERENCES)
+async def test_a_difference_from_the_plain_protocol_is_meant(
+    servers: dict[type, httpx2.AsyncClient], full_servers: dict[type, httpx2.AsyncClient], difference: Difference
+) -> None:
+    where = full_servers if difference.when_full else servers
+    for http, expected in zip(PROTOCOLS, (difference.ours, difference.httptools, difference.h11), strict=True):
+        assert (http, await words(where[http], difference, expected)) == (http, expected)
+
+
+@pytest.mark.parametrize("http", PROTOCOLS)
+async def test_who_is_inside_gives_the_place_to_the_next_one_of_its_pipeline(
+    filled_database_url: str, http: Any
+) -> None:
+    app = service(filled_database_url, limit_concurrency=1)
+    with creation_held() as held:
+        async with running(app, http=http) as client, connected(client) as inside, connected(client) as outside:
+            await inside.send(POST)
+
+            async def is_full() -> bool:
+                return app.admission.full
+
+            await eventually(is_full, within=PATIENCE)
+            await outside.send(READ[0])
+            assert (await outside.answer()).status == 503
+            await inside.send(READ[0] + POST + READ[0])
+            held.set()
+            assert [(await inside.answer()).status for _ in range(4)] == [201, 200, 201, 200]
+            assert app.admission._inside == 0
 
 
 @pytest.mark.parametrize("http", [Connection, HttpToolsProtocol])
