@@ -555,6 +555,23 @@ MUTATIONS = [
         CACHE,
     ),
     Mutation(
+        "a cursor that no page gave fills no cache",
+        "app/highload/repository.py",
+        "            announce_no_key()\n",
+        "            pass\n",
+        "highload/test_cache.py::test_a_cursor_that_no_page_gave_fills_no_cache",
+        "Extra items in the left set",
+        CACHE,
+    ),
+    Mutation(
+        "a page begins behind the row of its cursor",
+        "app/highload/repository.py",
+        "            rows = rows[1:]\n",
+        "            pass\n",
+        "highload/test_resource.py::test_pages_under_a_condition_follow_each_other",
+        "assert [6, 4, 2, 2, 0] == [6, 4, 2, 0]",
+    ),
+    Mutation(
         "a place that was lost begins with one token for all",
         "app/highload/reads/cache.py",
         "pipeline.set(self._key_of(place), token, nx=True, get=True)",

@@ -48,6 +48,10 @@ class Announced(NamedTuple):
     place: str
 
 
+# Announced by a run whose answer is not kept.
+NO_KEY = Announced("", "")
+
+
 def lists(table: str) -> str:
     """Return the place that every write to a table ends."""
     return table
@@ -82,6 +86,13 @@ def announce(table: str, place: str) -> None:
     reads = announced.get()
     if reads is not None:
         reads.add(Announced(table, place))
+
+
+def announce_no_key() -> None:
+    """Say that the answer of this run is not worth a key of its own."""
+    reads = announced.get()
+    if reads is not None:
+        reads.add(NO_KEY)
 
 
 def listen() -> set[Announced]:

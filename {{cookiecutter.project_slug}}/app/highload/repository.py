@@ -10,7 +10,7 @@ from sqlalchemy.engine import Row as SQLRow
 
 from app.highload.batching import Batcher
 from app.highload.database import Database, DatabaseUnavailable, Work
-from app.highload.generations import announce, ended_by_change, ended_by_insert, lists, slot
+from app.highload.generations import announce, announce_no_key, ended_by_change, ended_by_insert, lists, slot
 from app.highload.pagination import Position, decode_cursor, encode_cursor
 
 # {%- if cookiecutter.caching +%}
@@ -80,8 +80,13 @@ class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
         announce(self.resource.name, lists(self.resource.name))
         after = None if cursor is None else decode_cursor(cursor)
         rows = await self._database.read(
-            lambda connection: self._statements.page(connection, limit + 1, after, conditions)
+            lambda connection: self._statements.page(connection, limit + 2, after, conditions)
         )
+        if rows and after == (rows[0].created_at, rows[0].id):
+            rows = rows[1:]
+        elif after is not None:
+            # Anyone may make a cursor up, and each would fill the cache with a page of its own.
+            announce_no_key()
         next_cursor = None
         if len(rows) > limit:
             rows = rows[:limit]

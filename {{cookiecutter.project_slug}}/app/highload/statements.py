@@ -47,7 +47,7 @@ class Statements:
         )
         self._next_page = self._first_page.where(
             tuple_(table.c.created_at, table.c.id)
-            < tuple_(bindparam("created_at", type_=table.c.created_at.type), bindparam("id", type_=table.c.id.type))
+            <= tuple_(bindparam("created_at", type_=table.c.created_at.type), bindparam("id", type_=table.c.id.type))
         )
         # The parameters name the columns that change.
         self._change = (
@@ -84,7 +84,7 @@ class Statements:
     async def page(
         self, connection: AsyncConnection, limit: int, after: Position | None, conditions: Conditions
     ) -> Sequence[SQLRow[Any]]:
-        """Return up to `limit` rows under some conditions, newest first, that follow a position."""
+        """Return up to `limit` rows under some conditions, newest first, from a position on."""
         parameters: dict[str, Any] = {"limit": limit}
         query = self._first_page
         if after is not None:

@@ -3,7 +3,7 @@ import math
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 import hypothesis
@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from app.highload.batching import Overloaded
 from app.highload.generations import ANYTHING
+from app.highload.pagination import EPOCH, Position, decode_cursor, encode_cursor
 from app.highload.reads.answers import Answer
 from app.highload.reads.cache import MAX_KEPT_BYTES, NOT_ASKED, ResponseCache, Wanted, open_cache, prefix_of
 from app.highload.reads.sharing import LookUp, Outcome
@@ -399,6 +400,29 @@ async def test_every_write_ends_what_is_kept(serve: Serve, redis_url: str) -> No
         await client.delete(address)
         assert await texts() == []
         assert (await client.get(address)).status_code == 404
+
+
+async def test_a_cursor_that_no_page_gave_fills_no_cache(serve: Serve, redis: Redis, redis_url: str) -> None:
+    async with serve(redis_url=redis_url) as client:
+
+        async def page(cursor: str) -> tuple[str, list[str]]:
+            response = await client.get("/notes", params={"limit": 1, "cursor": cursor})
+            return response.headers["x-cache"], [note["text"] for note in response.json()["notes"]]
+
+        async def keys() -> set[bytes]:
+            return {key async for key in redis.scan_iter(match=f"{prefix_of(notes.NAME)}*", count=1000)}
+
+        for text in ("oldest", "middle", "newest"):
+            await client.post("/notes", content=text)
+        given = (await client.get("/notes", params={"limit": 1})).json()["next_cursor"]
+        assert await page(given) == ("miss", ["middle"])
+        assert await page(given) == ("hit", ["middle"])
+        before = await keys()
+        newest = decode_cursor(given)
+        for number in range(50):
+            assert await page(encode_cursor(Position(newest.created_at, UUID(int=number)))) == ("miss", ["middle"])
+            assert await page(encode_cursor(Position(EPOCH, UUID(int=number)))) == ("miss", [])
+        assert await keys() == before
 
 
 async def test_closing_forgets_what_is_owed() -> None:

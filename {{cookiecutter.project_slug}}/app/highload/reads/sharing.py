@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.highload.batching import Batcher, Overloaded, Waiter
 
 # {%- if cookiecutter.caching +%}
-from app.highload.generations import Announced, listen, unnamed
+from app.highload.generations import NO_KEY, Announced, listen, unnamed
 
 # {%- endif +%}
 from app.highload.reads.answers import OK, Answer, RawHeader, answer_of
@@ -186,6 +186,8 @@ class SharedReads:
 
     def may_keep(self, read: Read, reads: set[Announced]) -> bool:
         """Tell whether a run has read only what its route names; the log says once of a route that it has not."""
+        if NO_KEY in reads:
+            return False
         table = unnamed(reads, self._places_of(read))
         if table is not None and read.route not in self._kept_never:
             self._kept_never.add(read.route)
