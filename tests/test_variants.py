@@ -334,6 +334,7 @@ LINES_OF_A_STOP = re.compile(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("command", [["run"], ["run", "WEB_CONCURRENCY=2"], ["dev"]], ids=" ".join)
 def test_ctrl_c_prints_no_error(checkout: Path, tmp_path: Path, command: list[str], times: int) -> None:
@@ -363,6 +364,7 @@ def test_ctrl_c_prints_no_error(checkout: Path, tmp_path: Path, command: list[st
     assert answered.startswith(b"HTTP/1.1 201 ") == (times == 1) or command == ["dev"]
 
 
+@pytest.mark.slow
 def test_gunicorn_alone_may_be_interrupted(checkout: Path, tmp_path: Path) -> None:
     """Gunicorn then sends SIGQUIT to its workers, and kills after the graceful timeout those that do not end."""
     log = tmp_path / "gunicorn.log"

@@ -79,8 +79,10 @@ class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
         """
         announce(self.resource.name, lists(self.resource.name))
         after = None if cursor is None else decode_cursor(cursor)
+        # One row more tells that there is a next page, and one more at the front that the cursor names a row.
+        wanted = limit + 1 + (after is not None)
         rows = await self._database.read(
-            lambda connection: self._statements.page(connection, limit + 2, after, conditions)
+            lambda connection: self._statements.page(connection, wanted, after, conditions)
         )
         if rows and after == (rows[0].created_at, rows[0].id):
             rows = rows[1:]
