@@ -136,7 +136,7 @@ def serve(database_url: str) -> Serve:
     """Start the service in this process, on a free port, and stop it at the end of the block."""
 
     def start(
-        *, keep_alive: int = 60, graceful: int = 60, **settings: Any
+        *, keep_alive: int = 60, graceful: int = 20, **settings: Any
     ) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
         defaults: dict[str, Any] = {"database_url": database_url, "web_concurrency": 1, "log_level": "warning"}
         # A machine that stalls is not an outage of a server.
@@ -158,7 +158,7 @@ async def running(
     app: ASGIApp,
     *,
     keep_alive: int = 60,
-    graceful: int = 60,
+    graceful: int = 20,
     client_timeout: float = 10 * PATIENCE,
     http: type[asyncio.Protocol] | None = None,
 ) -> AsyncGenerator[httpx2.AsyncClient]:

@@ -28,7 +28,7 @@ def serve(database_url: str) -> Serve:
     """Start the service of notes in this process, on a free port, and stop it at the end of the block."""
 
     def start(
-        *, keep_alive: int = 60, graceful: int = 60, http: Any = None, **options: Any
+        *, keep_alive: int = 60, graceful: int = 20, http: Any = None, **options: Any
     ) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
         app = notes_service(**({"database_url": database_url} | options))
         return running(app, keep_alive=keep_alive, graceful=graceful, http=http)
