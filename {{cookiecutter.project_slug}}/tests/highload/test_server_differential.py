@@ -41,10 +41,12 @@ from app.highload.server import LONGEST_HEAD, PIECE, Connection, http_protocol, 
 from app.highload.service import Service
 from tests.conftest import in_database, lines_of, running
 from tests.highload.notes import Base, creation_held, insert_notes, new_note, notes_service, router
-from tests.waiting import PATIENCE, eventually, settle
+from tests.waiting import eventually, settle
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "100"))
 PROTOCOLS = (Connection, HttpToolsProtocol, H11Protocol)
+# Seconds in which an answer is there, or never.
+PATIENCE = 20
 # Seconds in which no idle connection ends by itself.
 KEEP_ALIVE = 60
 PROBE = b"GET /livez?probe HTTP/1.1\r\nHost: x\r\n\r\n"
