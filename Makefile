@@ -16,7 +16,7 @@ demo: .venv/done ## Render the default answers and serve them on http://127.0.0.
 
 .PHONY: test
 test: .venv/done ## Render, check and boot every variant, with Python alone; it says what it leaves out
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+	$(BIN)/python -m pytest --numprocesses 3 -m "not slow"
 
 .PHONY: test-all
 test-all: test ## Then every slow test: recipes, mutations, stacks in Docker; and, alone, what loads and breaks servers

@@ -2131,28 +2131,12 @@ class Verdict(NamedTuple):
     output: str
 
 
-def judge(project: Path, mutation: Mutation, urls: Urls) -> Verdict:
-    """Take the text of a guarantee out of a project, and run the test that must notice it."""
-    file = project / mutation.file
-    if not file.exists():
-        # A package that the project uses: the copy in its directory comes before the installed one.
-        package = mutation.file.partition("/")[0]
-        (installed,) = (project / ".venv/lib").glob(f"*/site-packages/{package}")
-        shutil.copytree(installed, project / package, ignore=shutil.ignore_patterns("__pycache__"))
-    source = file.read_text(encoding="utf-8")
-    assert source.count(mutation.text) == 1, f"{mutation.file} must hold this once: {mutation.text}"
-    file.write_text(source.replace(mutation.text, mutation.instead), encoding="utf-8")
-    report = project / "report.xml"
-    arguments = ["-m", "pytest", "-x", "-q", "-p", "anyio", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    environment = clean_environment() | {f"TEST_{name}": url for name, url in urls.items()}
-    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    if "Timeout" in mutation.message:
-        # Nothing comes, and nobody needs to wait for it for long.
-        environment["TEST_PATIENCE"] = "20"
-    # The first run compiles the dependencies for all that follow.
+def run_pytest(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a project, with few plugins, and compile on the way what is not compiled yet."""
+    environment = clean_environment() | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | variables
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    done = subprocess.run(
-        [str(project / ".venv/bin/python"), *arguments, f"tests/{mutation.caught_by}"],
+    return subprocess.run(
+        [project / ".venv/bin/python", "-m", "pytest", "-q", "-p", "anyio", "-p", "no:cacheprovider", *arguments],
         cwd=project,
         env=environment,
         stdout=subprocess.PIPE,
@@ -2161,6 +2145,25 @@ def judge(project: Path, mutation: Mutation, urls: Urls) -> Verdict:
         timeout=180,
         check=False,
     )
+
+
+def judge(project: Path, mutation: Mutation, urls: Urls) -> Verdict:
+    """Take the text of a guarantee out of a project, and run the test that must notice it."""
+    file = project / mutation.file
+    if not file.exists():
+        # A package that the project uses: the copy in its directory comes before the installed one.
+        package = mutation.file.partition("/")[0]
+        (installed,) = (project / ".venv/lib").glob(f"*/site-packages/{package}")
+        shutil.copytree(installed, project / package)
+    source = file.read_text(encoding="utf-8")
+    assert source.count(mutation.text) == 1, f"{mutation.file} must hold this once: {mutation.text}"
+    file.write_text(source.replace(mutation.text, mutation.instead), encoding="utf-8")
+    report = project / "report.xml"
+    variables = {f"TEST_{name}": url for name, url in urls.items()}
+    if "Timeout" in mutation.message:
+        # Nothing comes, and nobody needs to wait for it for long.
+        variables["TEST_PATIENCE"] = "20"
+    done = run_pytest(project, "-x", f"--junitxml={report}", f"tests/{mutation.caught_by}", **variables)
     cases = ET.parse(report) if report.exists() else ET.ElementTree(ET.Element("nothing"))
     failures = [line for failure in cases.iter("failure") for line in (failure.text or "").splitlines()]
     # An E marks what was wrong, and a bar the parts of an exception group; the other lines quote the source.
@@ -2169,9 +2172,9 @@ def judge(project: Path, mutation: Mutation, urls: Urls) -> Verdict:
 
 
 def copy_of(project: Path, directory: Path) -> Path:
-    """Copy a project, and lend the copy the dependencies."""
+    """Copy a project with what is compiled of it, and lend the copy the dependencies."""
     copy = directory / project.name
-    shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv", "__pycache__"))
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv"))
     (copy / ".venv").symlink_to(project / ".venv")
     return copy
 
@@ -2208,6 +2211,8 @@ def verdicts(
         if any(mutation.servers for mutation in mutations) and docker_is_there():
             starting = lanes[1].submit(stack.enter_context, servers_of(original))
         install(original)
+        # So that no copy needs to compile what it has in common with the others.
+        run_pytest(original, "--collect-only")
         submit(NONE, {})
         if starting is not None:
             urls = starting.result()

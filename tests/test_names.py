@@ -190,7 +190,10 @@ def test_a_named_project_is_clean(named: list[Path], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_tests_of_a_named_project_pass(named: list[Path]) -> None:
     """Those of the engine are the same in every project, so they run elsewhere."""
-    options = f"--ignore=tests/highload {options_for_tests(answers_of(named[0]))}"
+    answers = answers_of(named[0])
+    if any(answers.values()) != all(answers.values()):
+        pytest.skip("the fullest and the plain variant show it, each with another name; style and types show the rest")
+    options = f"--ignore=tests/highload {options_for_tests(answers)}"
     done = make(named[0], "test", PYTEST_ADDOPTS=options)
     assert " passed" in done.stdout
     assert " failed" not in done.stdout
