@@ -30,8 +30,6 @@ class Flood:
         self.sent = 0
         self.broken = 0
         self.without_retry_after = 0
-        # How many CPUs this process needed while it sent.
-        self.cpus = 0.0
         self.answers: Counter[int] = Counter()
         self.accepted_in: list[float] = []
         self.refused_in: list[float] = []
@@ -39,7 +37,6 @@ class Flood:
     async def run(self, rate: float, seconds: float) -> float:
         """Offer so many requests a second for so long, and return how many good answers came a second."""
         started = time.monotonic()
-        began = time.process_time()
         offered = 0
         while (elapsed := time.monotonic() - started) < seconds:
             due = ceil(rate * elapsed)
@@ -48,7 +45,6 @@ class Flood:
                 self.idle.popleft().send()
             offered = due
             await asyncio.sleep(TICK)
-        self.cpus = (time.process_time() - began) / elapsed
         goodput = sum(self.answers[status] for status in GOOD) / elapsed
         async with asyncio.timeout(20):
             while len(self.idle) < self.connections:  # noqa: ASYNC110 - many answers end the wait, not one event

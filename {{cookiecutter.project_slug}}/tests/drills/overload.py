@@ -1,11 +1,9 @@
 """The drill of too much load."""
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
 from statistics import median
-from typing import NamedTuple
 from uuid import UUID
 
 from loadtest.resource import PATH, TABLE, body
@@ -41,10 +39,7 @@ async def overload(stack: Stack) -> Outcome:
         peaks, goodputs, refused_in = [], [], []
         for _ in range(ROUNDS):
             peaks.append(await send(stack, floods, BUSY_CONNECTIONS, rate=AS_FAST_AS_IT_ANSWERS))
-            # What was accepted may still wait to be stored, which takes CPU from whoever is measured next.
-            await come_to_rest(stack, floods)
-            goodputs.append(await send(stack, floods, TOO_MANY_CONNECTIONS, rate=OVERLOAD * peaks[-1].rate))
-            await come_to_rest(stack, floods)
+            goodputs.append(await send(stack, floods, TOO_MANY_CONNECTIONS, rate=OVERLOAD * peaks[-1]))
             refused_in.append(floods[-1].refused_in)
             memory.append(await asyncio.to_thread(stack.memory))
         # What each process keeps for its connections comes with the first overload, and no more with the next one.
@@ -52,8 +47,7 @@ async def overload(stack: Stack) -> Outcome:
         idly_refused_in = await p99_of_refusals_while_the_database_hangs(stack)
     stored = await come_to_rest(stack, floods)
     accepted = sum(map(good, floods))
-    share = median(over.with_all_cpus / peak.with_all_cpus for over, peak in zip(goodputs, peaks, strict=True))
-    rates = [over.rate for over in goodputs]
+    share = median(goodput / peak for goodput, peak in zip(goodputs, peaks, strict=True))
     usual, longest = (median(percentile(seconds, part) for seconds in refused_in) for part in (0.5, 0.99))
     answers = sum((flood.answers for flood in floods), start=type(floods[0].answers)())
     broken = sum(flood.broken for flood in floods)
@@ -72,9 +66,9 @@ async def overload(stack: Stack) -> Outcome:
         f"goodput was {share:.2f} of the peak": share < GOODPUT_LIMIT,
     }
     return Outcome(
-        f"{time.monotonic() - started:>8.1f}{median(rates):>7.0f}"
+        f"{time.monotonic() - started:>8.1f}{median(goodputs):>7.0f}"
         f"{accepted:>9}{stored:>8}{max(0, accepted - stored):>6}",
-        f"peak {median(peak.rate for peak in peaks):.0f}/s, at {OVERLOAD} x peak {median(rates):.0f}/s ({share:.2f}); "
+        f"peak {median(peaks):.0f}/s, at {OVERLOAD} x peak {median(goodputs):.0f}/s ({share:.2f}); "
         f"{sum(map(len, refused_in))} refused in {usual:.3f} s (median), {longest:.3f} s (p99); "
         f"{idly_refused_in:.3f} s (p99) while the CPUs are idle; memory {growth:.2f}; "
         f"{stack.most_connections} of {connection_budget()} connections",
@@ -83,24 +77,11 @@ async def overload(stack: Stack) -> Outcome:
     )
 
 
-class Goodput(NamedTuple):
-    """How many good answers came a second, and the share of the CPUs that the flood itself left to the service."""
-
-    rate: float
-    left: float
-
-    @property
-    def with_all_cpus(self) -> float:
-        """The rate that clients on another machine would have seen, if CPUs are what bounds it."""
-        return self.rate / self.left
-
-
-async def send(stack: Stack, floods: list[Flood], connections: int, *, rate: float) -> Goodput:
-    """Send a flood, remember it, and return what came of it."""
+async def send(stack: Stack, floods: list[Flood], connections: int, *, rate: float) -> float:
+    """Send a flood, remember it, and return how many good answers came a second."""
     async with open_flood(stack.address, POST, connections=connections) as flood:
         floods.append(flood)
-        goodput = await flood.run(rate, SECONDS)
-        return Goodput(goodput, 1 - flood.cpus / (os.process_cpu_count() or 1))
+        return await flood.run(rate, SECONDS)
 
 
 async def p99_of_refusals_while_the_database_hangs(stack: Stack) -> float:
