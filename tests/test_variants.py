@@ -136,19 +136,24 @@ def test_the_service_keeps_to_its_openapi_document(project: Path, tmp_path: Path
     assert "No issues found" in done.stdout
 
 
-def test_production_refuses_embedded_parts(project: Path) -> None:
+def refusal_of_gunicorn(project: Path, *options: str, **settings: Any) -> list[str]:
+    """Start what does not start, and return the lines that say why."""
     done = subprocess.run(
-        [project / ".venv/bin/gunicorn", "app.main:app"],
+        [project / ".venv/bin/gunicorn", "app.main:app", *options],
         cwd=project,
-        env=environment_of(ENVIRONMENT="production"),
+        env=environment_of(**settings),
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
     assert done.returncode != 0
+    return done.stderr.splitlines()
+
+
+def test_production_refuses_embedded_parts(project: Path) -> None:
     sentence = "The service does not start: DATABASE_URL must name a PostgreSQL server when ENVIRONMENT is production."
-    assert done.stderr.splitlines() == [sentence]
+    assert refusal_of_gunicorn(project, ENVIRONMENT="production") == [sentence]
 
 
 def test_the_image_understands_automatic_workers(project: Path) -> None:
@@ -377,18 +382,9 @@ def test_gunicorn_alone_may_be_interrupted(checkout: Path, tmp_path: Path) -> No
 
 
 def test_a_reload_that_gunicorn_cannot_do_is_refused(project: Path) -> None:
-    done = subprocess.run(
-        [project / ".venv/bin/gunicorn", "app.main:app", "--reload", "--bind", f"127.0.0.1:{free_port()}"],
-        cwd=project,
-        env=environment_of(WEB_CONCURRENCY=1),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode != 0
+    options = ["--reload", "--bind", f"127.0.0.1:{free_port()}"]
     sentence = "Gunicorn cannot end a Uvicorn worker when the code changes: leave out --reload, and run make dev."
-    assert done.stderr.splitlines()[1:] == [sentence]
+    assert refusal_of_gunicorn(project, *options, WEB_CONCURRENCY=1)[1:] == [sentence]
 
 
 @pytest.mark.parametrize(
