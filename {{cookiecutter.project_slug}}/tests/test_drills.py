@@ -1,11 +1,13 @@
 """The judgement on a drill, and what Docker may refuse.
 
-What must never be fails at once, what a busy machine can cause fails the second time.
+What must never be fails at once, what a busy machine can cause fails the second time, on CPUs that are free.
 """
 
 import argparse
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,11 +15,13 @@ from typing import Any, TextIO
 import pytest
 
 from tests.drills import __main__ as drills
+from tests.drills.__main__ import ENOUGH_OF_A_CPU
 from tests.drills.drill import Outcome, judge
 from tests.drills.faults import BROKEN, FAULTS, REFUSED, SILENT, UNAVAILABLE, Fault, together
 from tests.drills.history import Record, Shown
 from tests.drills.linearizability import Verdict
 from tests.drills.load import Load
+from tests.drills.machine import share_of_a_cpu
 from tests.drills.stack import FREEZE_ATTEMPTS, Stack
 
 GOOD = Outcome("", "", [], [])
@@ -26,10 +30,18 @@ SLOW = Outcome("", "", [], ["goodput was 0.10 of the peak"])
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "failed"), [([GOOD], 0), ([WRONG], 1), ([SLOW, GOOD], 0), ([SLOW, SLOW], 1), ([SLOW, WRONG], 1)]
+    ("outcomes", "share", "failed"),
+    [
+        ([GOOD], 1.0, 0),
+        ([WRONG], 1.0, 1),
+        ([SLOW, GOOD], 1.0, 0),
+        ([SLOW, SLOW], 0.9, 1),
+        ([SLOW, SLOW], 0.5, 0),
+        ([SLOW, WRONG], 0.5, 1),
+    ],
 )
-def test_only_what_was_slow_gets_another_try(
-    monkeypatch: pytest.MonkeyPatch, outcomes: Sequence[Outcome], failed: int
+def test_only_what_was_slow_gets_another_try_and_counts_when_the_cpus_were_free(
+    monkeypatch: pytest.MonkeyPatch, outcomes: Sequence[Outcome], share: float, failed: int
 ) -> None:
     left = list(outcomes)
 
@@ -38,10 +50,22 @@ def test_only_what_was_slow_gets_another_try(
         return left.pop(0)
 
     monkeypatch.setattr(drills, "run_drill", run_drill)
+    monkeypatch.setattr(drills, "share_of_a_cpu", lambda: share)
     kept = io.StringIO()
     arguments = argparse.Namespace(fault=["api-kill"], minutes=None, sample=None, seed=1)
     assert drills.run_drills(Stack("drill", 8900), arguments, kept) == failed
     assert not left
+
+
+def test_a_program_among_others_gets_a_share_of_a_cpu() -> None:
+    spin = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(spin) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        assert 0 < share_of_a_cpu() < ENOUGH_OF_A_CPU
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_a_sample_holds_so_many_drills_and_no_sample_all() -> None:
