@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import re
@@ -5,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import venv
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.variants import core_variants, docker_variants, is_fullest, name_of, render, variants_of_this_run
@@ -94,12 +97,20 @@ def variant(request: pytest.FixtureRequest) -> dict[str, bool]:
 @pytest.fixture(scope="session")
 def project(variant: dict[str, bool], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rendered project of each combination of features, with its .venv."""
-    return install(render(tmp_path_factory.mktemp("project"), **variant))
+    return install(render(tmp_path_factory.mktemp("project"), **variant), tmp_path_factory)
 
 
-def install(project: Path) -> Path:
-    """Install what the tests of a project need."""
-    make(project, ".venv/dev")
+def install(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a project a .venv with what its tests need: the one of all projects that need the same."""
+    base = tmp_path_factory.getbasetemp()
+    of_all_processes = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    requirements = (project / "requirements-dev.txt").read_bytes()
+    shared = of_all_processes / f"venv-{hashlib.sha256(requirements).hexdigest()}"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            venv.create(shared, symlinks=True)
+        (project / ".venv").symlink_to(shared)
+        make(project, ".venv/dev")
     return project
 
 
@@ -153,14 +164,14 @@ def answers(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def docker_project(answers: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rendered project of each combination of features, for Docker."""
+    """A rendered project of each combination of features, for Docker, with its .venv."""
     slug = f"stack-{name_of(answers).replace('+', '-').replace('_', '-')}"
     project = render(tmp_path_factory.mktemp("docker"), project_slug=slug, **answers)
     secrets = project / ".env"
     secrets.write_text(secrets.read_text().replace("_PASSWORD=", "_PASSWORD=P@ss/w0rd#1:%"))
     # So a strict umask leaves what is checked out.
     subprocess.run(["chmod", "-R", "go=", "app", "alembic.ini", "gunicorn.conf.py"], cwd=project, check=True)
-    return project
+    return install(project, tmp_path_factory)
 
 
 def clean_environment() -> dict[str, str]:

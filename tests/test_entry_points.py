@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment_of, install
+from tests.conftest import environment_of, make
 from tests.test_variants import drive, serving
 from tests.variants import core_variants, render
 
@@ -25,7 +25,8 @@ WATCHERS = [
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rendered project of the fullest variant, with its database and what may watch it."""
-    project = install(render(tmp_path_factory.mktemp("watched"), **core_variants()[0]))
+    project = render(tmp_path_factory.mktemp("watched"), **core_variants()[0])
+    make(project, ".venv/dev")
     uv = [str(TOOLS / "uv"), "pip", "install", "--quiet", "--python", ".venv/bin/python", *WATCHERS]
     subprocess.run(uv, cwd=project, check=True)
     subprocess.run([project / ".venv/bin/alembic", "upgrade", "head"], cwd=project, env=environment_of(), check=True)

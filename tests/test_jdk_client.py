@@ -15,10 +15,10 @@ ROUND = ["POST 201 HTTP_1_1", "PATCH 200 HTTP_1_1", "GET 200 HTTP_1_1", "true", 
 ROUND += ["DELETE 204 HTTP_1_1"]
 
 
-def test_a_client_that_offers_http_2_writes(tmp_path: Path) -> None:
+def test_a_client_that_offers_http_2_writes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     if shutil.which("java") is None:
         pytest.skip("java is missing: the client of the JDK was not tried, only its bytes")
-    project = install(render(tmp_path, **core_variants()[0]))
+    project = install(render(tmp_path, **core_variants()[0]), tmp_path_factory)
     settings = {"DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'items.db'}", "WEB_CONCURRENCY": 1}
     upgrade = [str(project / ".venv/bin/alembic"), "upgrade", "head"]
     subprocess.run(upgrade, cwd=project, env=environment_of(**settings), check=True)

@@ -2210,7 +2210,7 @@ def verdicts(
         starting = None
         if any(mutation.servers for mutation in mutations) and docker_is_there():
             starting = lanes[1].submit(stack.enter_context, servers_of(original))
-        install(original)
+        install(original, tmp_path_factory)
         # So that no copy needs to compile what it has in common with the others.
         run_pytest(original, "--collect-only")
         submit(NONE, {})

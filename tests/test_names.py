@@ -160,19 +160,13 @@ def test_the_default_words_are_those_of_the_template(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", params=variants_of_this_run(), ids=name_of)
 def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A project of each combination of features for each name, which take turns to be the first.
-
-    They share the .venv of the first.
-    """
+    """A project of each combination of features for each name, which take turns to be the first."""
     variant = request.param
     number = core_variants().index(variant)
     projects = []
     for one, many in NAMES[number % 2 :] + NAMES[: number % 2]:
         projects.append(render(tmp_path_factory.mktemp(one), resource=one, resource_plural=many, **variant))
-    install(projects[0])
-    for project in projects[1:]:
-        (project / ".venv").symlink_to(projects[0] / ".venv")
-    return projects
+    return [install(project, tmp_path_factory) for project in projects]
 
 
 def test_no_word_of_the_template_is_left(named: list[Path]) -> None:

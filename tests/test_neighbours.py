@@ -82,10 +82,11 @@ def until(holds: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def test_two_services_on_the_same_servers_keep_apart(tmp_path: Path) -> None:
-    first = install(render(tmp_path, **core_variants()[0], project_slug="shop-service"))
-    second = render(tmp_path, **core_variants()[0], project_slug="order-service")
-    (second / ".venv").symlink_to(first / ".venv")
+def test_two_services_on_the_same_servers_keep_apart(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    first, second = (
+        install(render(tmp_path, **core_variants()[0], project_slug=slug), tmp_path_factory)
+        for slug in ("shop-service", "order-service")
+    )
     with servers_of(first) as urls:
         shop, orders = (Service(project, urls) for project in (first, second))
         command = "gunicorn app.main:app --bind 0.0.0.0:8000"
