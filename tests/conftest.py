@@ -25,6 +25,8 @@ type Make = Callable[..., subprocess.CompletedProcess[str]]
 
 # What takes longest begins first, so that no process is left alone with it at the end.
 LONGEST = [f"test_{name}.py" for name in ("mutations", "stack", "recipes", "variants", "names", "render")]
+# Seconds after which what did not happen never will, on a machine that is busy as well.
+PATIENCE = 300.0
 # How many tests of each file a run leaves out.
 LEFT_OUT: Counter[str] = Counter()
 
@@ -115,7 +117,7 @@ def install(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(
-    project: Path, *targets: str, check: bool = True, timeout: float = 1500, **environment: str
+    project: Path, *targets: str, check: bool = True, timeout: float = 3600, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run make in a rendered project and return what it printed; with check, fail when it does."""
     tools = [f"PYTHON={sys.executable}", f"UV={Path(sys.executable).parent / 'uv'}"]

@@ -20,9 +20,9 @@ def project(docker_project: Path) -> Iterator[Path]:
     subprocess.run(["docker", "image", "rm", docker_project.name], stdout=subprocess.DEVNULL, check=True)
 
 
-def drilled(project: Path, *arguments: str, timeout: float) -> str:
+def drilled(project: Path, *arguments: str) -> str:
     """Run drills and return what they print."""
-    return make(project, *arguments, f"DRILL_PORT={free_port()}", timeout=timeout).stdout
+    return make(project, *arguments, f"DRILL_PORT={free_port()}").stdout
 
 
 def assert_nothing_lost(printed: str, *, names: set[str]) -> None:
@@ -51,12 +51,12 @@ def faults_of(answers: dict[str, Any]) -> set[str]:
 
 
 def test_no_fault_loses_or_doubles_an_item(project: Path, answers: dict[str, Any]) -> None:
-    printed = drilled(project, "drill", timeout=1800)
+    printed = drilled(project, "drill")
     assert_nothing_lost(printed, names=faults_of(answers))
 
 
 def test_a_soak_loses_or_doubles_no_item(project: Path, answers: dict[str, Any]) -> None:
     if answers["caching"] or answers["queued_writes"]:
         pytest.skip("one short soak shows that it works")
-    printed = drilled(project, "soak", "MINUTES=0.2", timeout=600)
+    printed = drilled(project, "soak", "MINUTES=0.2")
     assert_nothing_lost(printed, names=set())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment_of, make
+from tests.conftest import PATIENCE, environment_of, make
 from tests.test_variants import drive, serving
 from tests.variants import core_variants, render
 
@@ -57,7 +57,7 @@ def test_a_server_with_reload_serves_what_was_written(watched: Path, tmp_path: P
         with serving(watched, command, tmp_path / "log", WEB_CONCURRENCY=1) as client:
             assert client.get("/new").status_code == 404
             module.write_text(f'{source}\n\n@app.get("/new")\nasync def new() -> str:\n    return "new"\n')
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE
             while client.get("/new").status_code == 404:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment_of, install
+from tests.conftest import PATIENCE, environment_of, install
 from tests.test_variants import serving
 from tests.variants import core_variants, render
 
@@ -28,7 +28,7 @@ def test_a_client_that_offers_http_2_writes(tmp_path: Path, tmp_path_factory: py
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
     assert done.stdout.splitlines() == [*ROUND * 4, "[201]"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment_of, make
+from tests.conftest import PATIENCE, environment_of, make
 from tests.test_variants import serving
 from tests.variants import is_fullest
 
@@ -110,7 +110,7 @@ class Browser:
             ],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
             check=True,
         )
         requests = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]

@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.conftest import Urls, clean_environment, docker_is_there, install, servers_of
+from tests.conftest import PATIENCE, Urls, clean_environment, docker_is_there, install, servers_of
 from tests.variants import core_variants, render
 
 pytestmark = pytest.mark.slow
@@ -2142,7 +2142,7 @@ def run_pytest(project: Path, *arguments: str, **variables: str) -> subprocess.C
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=180,
+        timeout=PATIENCE,
         check=False,
     )
 

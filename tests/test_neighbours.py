@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.conftest import Urls, environment_of, install, servers_of
+from tests.conftest import PATIENCE, Urls, environment_of, install, servers_of
 from tests.test_variants import serving
 from tests.variants import core_variants, render
 
@@ -71,12 +71,12 @@ class Service:
             yield
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(PATIENCE)
 
 
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+def until(holds: Callable[[], bool]) -> None:
     """Wait until something holds."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.conftest import clean_environment, free_port, make, options_for_tests
+from tests.conftest import PATIENCE, clean_environment, free_port, make, options_for_tests
 from tests.variants import is_fullest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("docker")]
@@ -26,10 +26,10 @@ class Stack:
     def __init__(self, project: Path, port: int) -> None:
         self.project = project
         self._environment = {**clean_environment(), "PORT": str(port)}
-        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
 
     def run(
-        self, arguments: Sequence[str], *, text: str = "", timeout: float = 600
+        self, arguments: Sequence[str], *, text: str = "", timeout: float = 3 * PATIENCE
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project's directory."""
         return subprocess.run(
@@ -78,7 +78,7 @@ def stack(docker_project: Path) -> Iterator[Stack]:
         stack.client.close()
 
 
-def eventually(condition: Any, *, within: float = 60) -> Any:
+def eventually(condition: Any, *, within: float = PATIENCE) -> Any:
     """Return the first true result of a condition."""
     deadline = time.monotonic() + within
     while True:
@@ -289,7 +289,7 @@ def test_a_stopped_database_is_told_and_comes_back(stack: Stack, answers: dict[s
 
 def test_all_tests_of_the_variant_pass_on_real_servers(stack: Stack, answers: dict[str, Any]) -> None:
     """Once with servers that the command starts itself, which the other variants then do not repeat."""
-    done = make(stack.project, "test-stack", check=False, timeout=1500, PYTEST_ADDOPTS=options_for_tests(answers))
+    done = make(stack.project, "test-stack", check=False, PYTEST_ADDOPTS=options_for_tests(answers))
     assert done.returncode == 0, done.stdout[-8000:]
     assert re.search(r"Required test coverage of 95% reached", done.stdout)
     assert "Left out" not in done.stdout

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
-from tests.conftest import environment_of, free_port, make, options_for_tests
+from tests.conftest import PATIENCE, environment_of, free_port, make, options_for_tests
 from tests.test_mutations import copy_of
 from tests.variants import ONLY, answers_to, is_fullest, render
 
@@ -37,17 +37,17 @@ def serving(project: Path, command: str, log: Path, **settings: Any) -> Iterator
             arguments, cwd=project, env=environment_of(**settings), stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
                 wait_until_it_serves(client, process, log)
                 yield client
         finally:
             process.send_signal(signal.SIGTERM)
             # Uvicorn ends by the signal that it was sent.
-            assert process.wait(40) in (0, -signal.SIGTERM), log.read_text()
+            assert process.wait(PATIENCE) in (0, -signal.SIGTERM), log.read_text()
 
 
 def wait_until_it_serves(client: httpx2.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             client.get("/livez")
@@ -145,7 +145,7 @@ def refusal_of_gunicorn(project: Path, *options: str, **settings: Any) -> list[s
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode != 0
     return done.stderr.splitlines()
@@ -188,14 +188,14 @@ class Made(NamedTuple):
         os.killpg(self.process.pid, signal.SIGINT)
 
     def wait_for(self, text: str, count: int = 1) -> None:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE
         while self.log.read_text().count(text) < count:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
 
     def wait_for_answer(self, path: str, answer: Any) -> None:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE
         while True:
             # A process that ends may close a connection under a request.
             with suppress(httpx2.TransportError):
@@ -205,7 +205,7 @@ class Made(NamedTuple):
             time.sleep(0.1)
 
     def send(self, request: str) -> socket.socket:
-        connection = socket.create_connection((self.client.base_url.host, self.client.base_url.port), 180)
+        connection = socket.create_connection((self.client.base_url.host, self.client.base_url.port), PATIENCE)
         connection.sendall(request.encode())
         return connection
 
@@ -214,7 +214,7 @@ class Made(NamedTuple):
 def made(directory: Path, log: Path, *arguments: str) -> Iterator[Made]:
     """Run make until it serves on a free port, and press Ctrl-C at the end."""
     port = free_port()
-    with log.open("wb") as output, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+    with log.open("wb") as output, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
         process = subprocess.Popen(
             ["make", *arguments, f"PORT={port}"],
             cwd=directory,
@@ -230,7 +230,7 @@ def made(directory: Path, log: Path, *arguments: str) -> Iterator[Made]:
         finally:
             if process.poll() is None:
                 service.press_ctrl_c()
-                process.wait(40)
+                process.wait(PATIENCE)
 
 
 @contextmanager
@@ -359,7 +359,7 @@ def test_ctrl_c_prints_no_error(checkout: Path, tmp_path: Path, command: list[st
                 service.press_ctrl_c()
             else:
                 connection.sendall(body)
-            service.process.wait(40)
+            service.process.wait(PATIENCE)
             answered = b""
             with suppress(ConnectionError):
                 answered = connection.recv(1000)
@@ -376,7 +376,7 @@ def test_gunicorn_alone_may_be_interrupted(checkout: Path, tmp_path: Path) -> No
     with made(checkout, log, "run", *TOOLS_OF_MAKE) as service:
         (number,) = re.findall(r"Listening at: .* \((\d+)\)", log.read_text())
         os.kill(int(number), signal.SIGINT)
-        assert service.process.wait(40) == 0, log.read_text()
+        assert service.process.wait(PATIENCE) == 0, log.read_text()
     assert "Application shutdown complete" in log.read_text()
     assert_quiet(log)
 
@@ -403,7 +403,7 @@ def test_a_port_in_use_is_named(project: Path, command: str) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE,
         )
     assert done.returncode != 0
     ours = ("INFO alembic", "make: ***", "[20")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import clean_environment
+from tests.conftest import PATIENCE, clean_environment
 from tests.test_docs import test_the_quick_benchmark_prints_its_tables as quick_benchmark
 from tests.variants import (
     ROOT,
@@ -52,7 +52,7 @@ def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def bash(
-    command: str, directory: Path, environment: dict[str, str], *, timeout: float = 300
+    command: str, directory: Path, environment: dict[str, str], *, timeout: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as GitHub does."""
     return subprocess.run(
