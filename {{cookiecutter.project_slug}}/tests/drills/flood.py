@@ -47,7 +47,7 @@ class Flood:
             offered = due
             await asyncio.sleep(TICK)
         goodput = sum(self.answers[status] for status in GOOD) / elapsed
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.idle) < self.connections:  # noqa: ASYNC110 - many answers end the wait, not one event
                 await asyncio.sleep(TICK)
         return goodput

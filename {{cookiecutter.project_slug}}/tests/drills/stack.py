@@ -32,7 +32,7 @@ STOP_LIMIT = 15.0
 CANNOT_FREEZE = "unable to freeze"
 FREEZE_ATTEMPTS = 10
 # Seconds in which a service starts processes in the places of those that were killed.
-REPLACED_WITHIN = 10.0
+REPLACED_WITHIN = 60.0
 CONNECTIONS = """
     SELECT count(*) FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND datname = current_database() AND application_name <> 'psql';
