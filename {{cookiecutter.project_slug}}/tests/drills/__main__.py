@@ -75,7 +75,7 @@ def holds(stack: Stack, names: Sequence[str], report: TextIO) -> bool:
         share = min(share, share_of_a_cpu())
     say(
         report,
-        f"  {ATTEMPTS} times, while other programs left {share:.0%} of a CPU, and {ENOUGH_OF_A_CPU:.0%} is enough",
+        f"  {ATTEMPTS} times, while other programs left {share:.2f} of a CPU; {ENOUGH_OF_A_CPU} is enough",
     )
     return share < ENOUGH_OF_A_CPU
 
