@@ -1793,6 +1793,15 @@ MUTATIONS += [
         "NotReady",
     ),
     Mutation(
+        "a process of the worker may start slowly",
+        "app/highload/worker.py",
+        '        "worker_proc_alive_timeout": LONGEST_START,\n',
+        "",
+        "highload/test_queue.py::test_a_worker_may_start_slowly",
+        "Timed out waiting for UP message",
+        QUEUE,
+    ),
+    Mutation(
         "a worker comes back before the broker knows that it was gone",
         "app/highload/worker.py",
         '        "worker_enable_remote_control": False,\n',

@@ -32,6 +32,8 @@ LONGEST_DELAY = 2.0
 # at it again.
 COMES_LATER = 600
 PAUSE = 0.2
+# Seconds that a process has to open its connections. Celery kills it after four, and on a busy machine again and again.
+LONGEST_START = 60.0
 # Tenths of a second.
 WAIT_FOR_PARENT = 20
 
@@ -49,6 +51,7 @@ def reliable(queue: RowQueue) -> dict[str, Any]:
         "task_acks_on_failure_or_timeout": False,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 2,
+        "worker_proc_alive_timeout": LONGEST_START,
         # Its queue belongs to one connection. A worker that comes back before the broker has noticed that the old one
         # is gone would be refused and end.
         "worker_enable_remote_control": False,

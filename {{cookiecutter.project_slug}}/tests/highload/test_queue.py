@@ -111,6 +111,18 @@ async def test_queued_rows_arrive_through_the_worker(
     assert await sizes(broker_url) == (0, 0)
 
 
+async def test_a_worker_may_start_slowly(serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+
+    async def all_arrived() -> bool:
+        assert "Timed out" not in log.read_text()
+        return await all_stored(postgresql_url, accepted)
+
+    accepted = await queue_notes(serve, broker_url)
+    with note_worker(postgresql_url, broker_url, log, SECONDS_TO_START="5"):
+        await eventually(all_arrived)
+
+
 async def test_a_worker_comes_back_before_the_broker_knows_that_it_was_gone(
     serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
 ) -> None:

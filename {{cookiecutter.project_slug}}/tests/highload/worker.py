@@ -1,5 +1,6 @@
 """The Celery worker of the notes; its settings come from the environment, as those of the service do."""
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator
@@ -20,6 +21,7 @@ celery.conf.update(worker.reliable(QUEUE), worker_concurrency=int(os.environ.get
 
 @asynccontextmanager
 async def open_storage() -> AsyncGenerator[Storage]:
+    await asyncio.sleep(float(os.environ.get("SECONDS_TO_START", "0")))
     url = os.environ["DATABASE_URL"]
     async with open_database(url, name=NAME, pool_size=1, timeout=PATIENCE) as database:
         yield storage_of(database, max_waiting=sys.maxsize)
