@@ -1797,8 +1797,8 @@ MUTATIONS += [
         "app/highload/worker.py",
         '        "worker_proc_alive_timeout": LONGEST_START,\n',
         "",
-        "highload/test_queue.py::test_a_worker_may_start_slowly",
-        "Timed out waiting for UP message",
+        "highload/test_queue.py::test_a_killed_process_of_a_worker_loses_nothing",
+        "Timed out",
         QUEUE,
     ),
     Mutation(
