@@ -70,9 +70,12 @@ def process_killed(service: str, pattern: str, *, times: int = 1, failures: Sequ
     """Return the fault that processes of a container are killed, which it replaces by itself."""
 
     def strike(stack: Stack) -> None:
-        for number in range(times):
-            time.sleep(random.uniform(0.2, 1) if number else 0)
-            stack.signal_process("KILL", service, pattern)
+        stack.signal_process("KILL", service, pattern)
+        for _ in range(times - 1):
+            time.sleep(random.uniform(0.2, 1))
+            # Celery puts nothing in the place of a process while its broker is away.
+            if stack.processes(service, pattern):
+                stack.signal_process("KILL", service, pattern)
 
     return Fault(frozenset([service]), strike, failures=frozenset(failures))
 

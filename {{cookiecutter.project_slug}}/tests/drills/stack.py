@@ -32,7 +32,7 @@ STOP_LIMIT = 15.0
 CANNOT_FREEZE = "unable to freeze"
 FREEZE_ATTEMPTS = 10
 # Seconds in which a service starts processes in the places of those that were killed.
-REPLACED_WITHIN = 60.0
+REPLACED_WITHIN = 10.0
 CONNECTIONS = """
     SELECT count(*) FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND datname = current_database() AND application_name <> 'psql';
@@ -141,7 +141,7 @@ class Stack:
     def processes(self, service: str, pattern: str) -> list[str]:
         """Return the ids of the processes that the service of a container started; their command matches.
 
-        Where all of them were killed a moment ago, this waits for those that take their places.
+        Where all of them were killed a moment ago, this waits for those that take their places, and may wait in vain.
         """
         script = (
             "for process in /proc/[0-9]*; do "
@@ -157,11 +157,14 @@ class Stack:
             if found:
                 return found
             time.sleep(0.1)
-        sys.exit(f"{service} has no process like '{pattern}'")
+        return []
 
     def signal_process(self, signal: str, service: str, pattern: str) -> str:
         """Send a signal to one process of a container, drawn by chance, and return its id."""
-        process = random.choice(self.processes(service, pattern))
+        processes = self.processes(service, pattern)
+        if not processes:
+            sys.exit(f"{service} has no process like '{pattern}'")
+        process = random.choice(processes)
         self.compose("exec", "-T", service, "sh", "-c", f"kill -{signal} {process}")
         return process
 
