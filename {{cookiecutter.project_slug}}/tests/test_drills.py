@@ -76,6 +76,17 @@ def test_a_sample_holds_so_many_drills_and_no_sample_all() -> None:
     assert sorted(names(None)) == sorted([*FAULTS, *drills.CLIENTS])
 
 
+@pytest.mark.parametrize("parts", [["api", "db"], ["db", "api"]])
+def test_of_several_parts_the_servers_come_back_first(parts: Sequence[str]) -> None:
+    back: list[str] = []
+
+    def broken(part: str) -> Fault:
+        return Fault(frozenset([part]), strike=lambda _: None, repair=lambda _: back.append(part))
+
+    together([broken(part) for part in parts]).repair(Stack("drill", 8900))
+    assert back == ["db", "api"]
+
+
 def judged(
     fault: Fault,
     *,
