@@ -52,6 +52,7 @@ async def test_what_two_processes_answer_is_linearizable(serve: Serve, cache: di
     assert not verdict.reason, verdict.reason
     sources = {"", "miss", "shared", "bypass"} | ({"hit"} if "redis_url" in cache else set())
     assert {record.source for record in load.history} == sources
-    # Two processes that write to one SQLite file may be in each other's way, and a busy machine may take long to connect.
+    # Two processes that write to one SQLite file may be in each other's way, and on a busy machine it may take long
+    # to connect.
     assert load.failures.keys() <= {UNAVAILABLE, REFUSED}
     assert len(load.accepted) > OPERATIONS / 4
