@@ -43,7 +43,7 @@ def serving(project: Path, command: str, log: Path, **settings: Any) -> Iterator
         finally:
             process.send_signal(signal.SIGTERM)
             # Uvicorn ends by the signal that it was sent.
-            assert process.wait(PATIENCE) in (0, -signal.SIGTERM), log.read_text()
+            assert process.wait(40) in (0, -signal.SIGTERM), log.read_text()
 
 
 def wait_until_it_serves(client: httpx2.Client, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -230,7 +230,7 @@ def made(directory: Path, log: Path, *arguments: str) -> Iterator[Made]:
         finally:
             if process.poll() is None:
                 service.press_ctrl_c()
-                process.wait(PATIENCE)
+                process.wait(40)
 
 
 @contextmanager
@@ -359,7 +359,7 @@ def test_ctrl_c_prints_no_error(checkout: Path, tmp_path: Path, command: list[st
                 service.press_ctrl_c()
             else:
                 connection.sendall(body)
-            service.process.wait(PATIENCE)
+            service.process.wait(40)
             answered = b""
             with suppress(ConnectionError):
                 answered = connection.recv(1000)
@@ -376,7 +376,7 @@ def test_gunicorn_alone_may_be_interrupted(checkout: Path, tmp_path: Path) -> No
     with made(checkout, log, "run", *TOOLS_OF_MAKE) as service:
         (number,) = re.findall(r"Listening at: .* \((\d+)\)", log.read_text())
         os.kill(int(number), signal.SIGINT)
-        assert service.process.wait(PATIENCE) == 0, log.read_text()
+        assert service.process.wait(40) == 0, log.read_text()
     assert "Application shutdown complete" in log.read_text()
     assert_quiet(log)
 

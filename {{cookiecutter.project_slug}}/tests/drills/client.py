@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+# Seconds. The address of a container that is away may leave its clients without a word.
 CONNECT_TIMEOUT = 1.0
 
 
@@ -38,8 +39,16 @@ class Reply(NamedTuple):
 class Connection:
     """One connection, made when it is needed; one that `keeps` is used again while the server lets it."""
 
-    def __init__(self, address: Callable[[], tuple[str, int]], *, timeout: float, keeps: bool) -> None:
+    def __init__(
+        self,
+        address: Callable[[], tuple[str, int]],
+        *,
+        timeout: float,
+        keeps: bool,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
         self._address = address
+        self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._keeps = keeps
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -77,7 +86,7 @@ class Connection:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout(self._connect_timeout):
                 self._streams = await asyncio.open_connection(*self._address())
         except OSError as error:
             raise Refused from error

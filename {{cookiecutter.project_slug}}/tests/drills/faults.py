@@ -74,7 +74,7 @@ def process_killed(service: str, pattern: str, *, times: int = 1, failures: Sequ
         for _ in range(times - 1):
             time.sleep(random.uniform(0.2, 1))
             # Celery puts nothing in the place of a process while its broker is away.
-            if stack.processes(service, pattern):
+            if stack.running(service, pattern):
                 stack.signal_process("KILL", service, pattern)
 
     return Fault(frozenset([service]), strike, failures=frozenset(failures))

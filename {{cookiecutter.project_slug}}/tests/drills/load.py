@@ -9,7 +9,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from tests.drills import history
-from tests.drills.client import Broken, Connection, Refused, Reply, Silent
+from tests.drills.client import CONNECT_TIMEOUT, Broken, Connection, Refused, Reply, Silent
 from tests.drills.faults import BROKEN, REFUSED, SILENT, UNAVAILABLE
 from tests.drills.history import Ask, Record
 
@@ -41,8 +41,9 @@ class Load:
     makes a new connection for each request, and all of them fetch, change and delete a few rows that they share.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, connect_timeout: float = CONNECT_TIMEOUT) -> None:
         self._service = service
+        self._connect_timeout = connect_timeout
         self._stopping = False
         self._shared: dict[str, str] = {}
         self.started = time.monotonic()
@@ -80,7 +81,9 @@ class Load:
         self._stopping = True
 
     async def _be_a_client(self, *, keyed: bool, keeps: bool) -> None:
-        connection = Connection(lambda: self._service.address, timeout=TIMEOUT, keeps=keeps)
+        connection = Connection(
+            lambda: self._service.address, timeout=TIMEOUT, keeps=keeps, connect_timeout=self._connect_timeout
+        )
         while not self._stopping:
             new = history.create(str(uuid4()), keyed=keyed)
             accepted = await self._ask(connection, new)

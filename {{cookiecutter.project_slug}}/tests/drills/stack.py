@@ -139,6 +139,13 @@ class Stack:
         return self.compose(*psql(), text=statement).splitlines()
 
     def processes(self, service: str, pattern: str) -> list[str]:
+        """Return the ids of the processes that the service of a container started, and exit where there are none."""
+        found = self.running(service, pattern)
+        if not found:
+            sys.exit(f"{service} has no process like '{pattern}'")
+        return found
+
+    def running(self, service: str, pattern: str) -> list[str]:
         """Return the ids of the processes that the service of a container started; their command matches.
 
         Where all of them were killed a moment ago, this waits for those that take their places, and may wait in vain.
@@ -161,10 +168,7 @@ class Stack:
 
     def signal_process(self, signal: str, service: str, pattern: str) -> str:
         """Send a signal to one process of a container, drawn by chance, and return its id."""
-        processes = self.processes(service, pattern)
-        if not processes:
-            sys.exit(f"{service} has no process like '{pattern}'")
-        process = random.choice(processes)
+        process = random.choice(self.processes(service, pattern))
         self.compose("exec", "-T", service, "sh", "-c", f"kill -{signal} {process}")
         return process
 
