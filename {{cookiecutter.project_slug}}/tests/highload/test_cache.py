@@ -1,6 +1,6 @@
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
@@ -171,7 +171,16 @@ async def test_a_lost_generation_ends_everything_kept(cache: ResponseCache, redi
     assert await redis.get(GENERATION), "the next reader has set one"
 
 
-async def test_two_processes_begin_with_the_same_generation(cache: ResponseCache, redis_url: str) -> None:
+async def test_two_processes_begin_with_the_same_generation(
+    cache: ResponseCache, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_have_looked, begin = asyncio.Barrier(2), ResponseCache._begin
+
+    async def begin_together(self: ResponseCache, places: Sequence[str]) -> dict[str, bytes]:
+        await both_have_looked.wait()
+        return await begin(self, places)
+
+    monkeypatch.setattr(ResponseCache, "_begin", begin_together)
     async with cache_at(redis_url) as other:
         one, another = await asyncio.gather(generation_of(cache), generation_of(other))
         assert one == another == await generation_of(cache)
