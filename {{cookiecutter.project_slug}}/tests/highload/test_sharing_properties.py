@@ -400,7 +400,8 @@ def tried(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
             f"{tried['refused']} more refused to start, of {tried['routes']} routes in all",
         )
     )
-    assert tried["refused"] < started
+    # How many start is chance; with few of them the test would show little.
+    assert started > EXAMPLES / 6
 
 
 @hypothesis.settings(max_examples=EXAMPLES, suppress_health_check=list(hypothesis.HealthCheck))
