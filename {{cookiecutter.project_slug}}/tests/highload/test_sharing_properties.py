@@ -132,7 +132,7 @@ class Ask:
 
 def mostly(safe: Sequence[str], unsafe: Sequence[str]) -> st.SearchStrategy[str]:
     """Return a strategy that seldom asks for what a shared route may not: else hardly any service would start."""
-    return st.integers(0, 12).flatmap(lambda number: st.sampled_from(unsafe if number == 0 else safe))
+    return st.integers(0, 25).flatmap(lambda number: st.sampled_from(unsafe if number == 0 else safe))
 
 
 def specific_first(route: Route) -> int:
@@ -400,8 +400,7 @@ def tried(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
             f"{tried['refused']} more refused to start, of {tried['routes']} routes in all",
         )
     )
-    # How many start is chance; with few of them the test would show little.
-    assert started > EXAMPLES / 6
+    assert tried["refused"] < started
 
 
 @hypothesis.settings(max_examples=EXAMPLES, suppress_health_check=list(hypothesis.HealthCheck))
@@ -412,10 +411,12 @@ async def test_no_answer_differs_from_that_of_plain_fastapi(
     tried["services"] += 1
     tried["routes"] += len(plan.routes)
     async with servers.serving(service(plan, redis_url), Connection) as started:
-        if not started:
-            tried["refused"] += 1
-            return
-        answers = [await asyncio.gather(*map(servers.ask, asks)) for _ in range(2)]
+        if started:
+            answers = [await asyncio.gather(*map(servers.ask, asks)) for _ in range(2)]
+    if not started:
+        tried["refused"] += 1
+        # Another one takes its place: so many services start as there are examples.
+        hypothesis.reject()
     async with servers.serving(service(plan, redis_url), HttpToolsProtocol):
         answers += [await asyncio.gather(*map(servers.ask, asks)) for _ in range(2)]
     async with servers.serving(with_greeting(plain(plan)), HttpToolsProtocol):
