@@ -3,8 +3,8 @@
 The master imports nothing of the service and asks processes of their own instead. So a reload (SIGHUP) takes the new
 release as a whole, or, where that does not start, stays with the old one. New dependencies need a restart.
 
-All that it holds of the service is memory in which the workers count (`app/highload/metrics/slots.py`): a slot for each,
-which a later worker goes on with. A release that counts something else gets memory of its own.
+All that it holds of the service is memory in which the workers count (`app/highload/metrics/slots.py`): a slot for
+each, with which a later worker goes on. A release that counts something else gets memory of its own.
 """
 
 import asyncio
