@@ -15,13 +15,15 @@ class Numbers:
 
     def __init__(self, text: str) -> None:
         self.kinds: dict[str, str] = {}
+        self.meanings: dict[str, str] = {}
         self.samples: dict[tuple[str, Labels], float] = {}
         assert text.endswith("\n")
         family = ""
         for line in text.splitlines():
             if line.startswith("# HELP "):
                 family = line.split()[2]
-                assert family not in self.kinds, line
+                assert family not in self.meanings, line
+                self.meanings[family] = line.split(maxsplit=3)[3]
             elif line.startswith("# TYPE "):
                 assert line.split()[2] == family, line
                 self.kinds[family] = line.split()[3]
@@ -51,6 +53,11 @@ class Numbers:
             assert counts == sorted(counts), (name, labels)
             assert max(buckets) == (float("inf"), self.samples[f"{name}_count", labels]), (name, labels)
             assert (f"{name}_sum", labels) in self.samples
+
+    def labels(self, family: str) -> set[str]:
+        """Return the names of the labels of a family."""
+        names = {family + suffix for suffix in SUFFIXES[self.kinds[family]]}
+        return {label for name, labels in self.samples if name in names for label, _ in labels} - {"le"}
 
     def sum(self, name: str, labels: Mapping[str, str] | None = None) -> float:
         """Return the sum of the samples with this name that have these labels, and maybe more."""

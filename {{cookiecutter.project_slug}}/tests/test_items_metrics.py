@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx2
 
+from tests.conftest import PROJECT
 from tests.numbers import Numbers
 from tests.test_items_release import ABSENT, Release, change, served_release
 from tests.waiting import PATIENCE, eventually
@@ -52,6 +53,25 @@ class Load:
     async def stop(self) -> None:
         self._stop.set()
         await asyncio.gather(*self._clients)
+
+
+DOCUMENTED = re.compile(r"^\| `(\w+)` \| (\w+) \|(.*?)\| (.*) \|$", re.MULTILINE)
+
+
+async def test_the_documentation_tells_what_is_told(client: httpx2.AsyncClient) -> None:
+    await client.get(ABSENT)
+    numbers = Numbers((await client.get("/metrics")).text)
+    table, _, of_the_worker = (PROJECT / "docs/metrics.md").read_text().partition("METRICS_PORT")
+    told_by_all = {name for name, *_ in DOCUMENTED.findall(table)}
+    ours = {name for name in numbers.kinds if name.startswith(("http_", "highload_", "process_"))}
+    assert told_by_all == ours - {name for name, *_ in DOCUMENTED.findall(of_the_worker)}
+    for name, kind, labels, meaning in DOCUMENTED.findall(table + of_the_worker):
+        # Another test may have imported the worker, or not.
+        if name not in numbers.kinds:
+            continue
+        assert (name, kind) == (name, numbers.kinds[name])
+        assert (name, meaning) == (name, numbers.meanings[name])
+        assert (name, set(re.findall(r"\w+", labels))) == (name, numbers.labels(name))
 
 
 async def told(release: Release) -> Numbers:

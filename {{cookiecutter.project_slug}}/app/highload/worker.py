@@ -26,10 +26,10 @@ from kombu import Exchange, Queue
 
 from app.highload.database import ContentRefused, DatabaseUnavailable, MissingReference
 from app.highload.idempotency import IdempotencyKeyReused
-from app.highload.metrics.exposition import serve_exposition
 from app.highload.metrics.instruments import Counter, counter
+from app.highload.metrics.port import serve_exposition
 from app.highload.metrics.process import observed_process
-from app.highload.metrics.slots import SLOT_BYTES, SLOTS, memory
+from app.highload.metrics.slots import memory
 from app.highload.repository import Repository, Storage
 from app.highload.resource import Message, Resource, Row, id_in
 from app.highload.writes.group_commit import DirectWriter
@@ -47,6 +47,9 @@ PAUSE = 0.2
 LONGEST_START = 60.0
 # Tenths of a second.
 WAIT_FOR_PARENT = 20
+# For more processes than a worker has. What is not written takes no memory.
+SLOTS = 128
+SLOT_BYTES = 262_144
 # The name of a resource that this release does not know.
 UNKNOWN = "unknown"
 
