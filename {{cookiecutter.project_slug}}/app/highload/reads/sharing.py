@@ -22,6 +22,7 @@ from app.highload.generations import NO_KEY, Announced, listen, unnamed
 # {%- endif +%}
 from app.highload.metrics.instruments import Counter, counter
 from app.highload.metrics.refusals import WAITING
+from app.highload.pagination import CURSOR, link_to_next, listen_for_pages
 from app.highload.reads.answers import OK, Answer, RawHeader, answer_of
 
 # {%- if cookiecutter.caching +%}
@@ -48,6 +49,15 @@ BYPASS = (b"x-cache", b"bypass")
 # {% if cookiecutter.caching %}
 HIT = (b"x-cache", b"hit")
 # {% endif %}
+
+CACHE_CONTROL = b"cache-control"
+# What others may do with an answer (RFC 9111, section 5.2.2): keep it and ask before each use, as its tag allows; the
+# same, but for the client that asked alone; nothing.
+ASK_BEFORE_USE = b"no-cache"
+PRIVATE = b"private, no-cache"
+NO_STORE = b"no-store"
+# What a 304 says of the answer that it stands for (RFC 9110, section 15.4.5).
+OF_NOT_MODIFIED = frozenset([b"etag", CACHE_CONTROL, b"content-location", b"expires", b"vary"])
 
 # Ways in which a request may come by its answer.
 OUTCOMES = (
@@ -94,14 +104,15 @@ class SharedReads:
     a canonical request, made of the key and nothing else: no other header, no cookie, no client address, the host of
     `public_url`. So an answer cannot depend on what is not in its key.
 
-    Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13), and say in `X-Cache` where they come from.
+    Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13), say in `Cache-Control` what others may do with
+    them and in `X-Cache` where they come from, and a page names in `Link` the one that follows.
     """
 
     def __init__(self, service: FastAPI, *, public_url: str, max_waiting: int, refusal: Response) -> None:
         self._service = service
         self._max_waiting = max_waiting
         # The answer to a read behind which too many wait already.
-        self.refusal = Answer.of(refusal)
+        self.refusal = Answer.of(refusal).with_default(CACHE_CONTROL, NO_STORE)
         url = urlsplit(public_url)
         self._scheme = url.scheme
         self._host = url.netloc.encode()
@@ -146,7 +157,7 @@ class SharedReads:
         read = None if ALONE in scope else await self._read_of(route, scope)
         if read is None or (answer := await self._answer_to(read)) is None:
             self.counters[route][BYPASS].add()
-            await self._app(scope, receive, partial(send_with_header, send, BYPASS))
+            await self._app(scope, receive, partial(send_alone, send, scope, route, listen_for_pages()))
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})
@@ -235,6 +246,7 @@ class SharedReads:
         Return None when it may differ from what the application answers to one of the requests themselves.
         """
         scope = self._canonical_scope(read)
+        pages = listen_for_pages()
         try:
             answer = await answer_of(self._app, scope)
         except Exception as error:  # noqa: BLE001 - it is logged with its answer
@@ -243,7 +255,11 @@ class SharedReads:
         foreseen = scope.get("endpoint") is read.route.endpoint
         if not foreseen or answer.is_personal(read.route.headers):
             return None
-        return None if answer.status >= FIRST_ERROR and self._errors_may_be_personal else answer
+        if answer.status >= FIRST_ERROR and self._errors_may_be_personal:
+            return None
+        if answer.status == OK and (link := next_page(read.route, pages, scope["query_string"])):
+            answer = answer.with_default(b"link", link)
+        return answer.with_default(CACHE_CONTROL, cache_control(read.route, answer.status))
 
     async def _answer_to_error(self, error: Exception, scope: Scope) -> Answer:
         async def fail(*_: object) -> None:
@@ -412,7 +428,8 @@ def heed_conditions(scope: Scope, shared: Shared) -> Answer:
     if status == OK:
         for name, value in scope["headers"]:
             if name == b"if-none-match" and matches(value, headers[0][1]):
-                return Answer(NOT_MODIFIED, [headers[0], cache_status], b"")
+                kept = [field for field in headers if field[0] in OF_NOT_MODIFIED]
+                return Answer(NOT_MODIFIED, [*kept, cache_status], b"")
     return Answer(status, [*headers, cache_status], body)
 
 
@@ -435,10 +452,33 @@ def declared_parameters(query: bytes, names: tuple[str, ...] | None) -> str:
 remembered_parameters = lru_cache(maxsize=1024)(declared_parameters)
 
 
-async def send_with_header(send: Send, header: RawHeader, message: Message) -> None:
-    """Send a message, with one more header if it starts a response."""
+def cache_control(route: SharedRoute, status: int) -> bytes:
+    """Return what others may do with an answer that all who may see it share."""
+    if status >= FIRST_ERROR:
+        return NO_STORE
+    return PRIVATE if route.guards else ASK_BEFORE_USE
+
+
+def next_page(route: SharedRoute, pages: list[str | None], query: bytes) -> bytes | None:
+    """Return the link to the page that follows, for a route with a parameter for it."""
+    if not pages or (route.parameters is not None and CURSOR not in route.parameters):
+        return None
+    link = link_to_next(pages, query.decode("latin-1"))
+    return link and link.encode()
+
+
+async def send_alone(
+    send: Send, scope: Scope, route: SharedRoute, pages: list[str | None], message: Message
+) -> None:
+    """Send a message of an answer that one client gets alone, with what is said of such an answer."""
     if message["type"] == "http.response.start":
-        message = {**message, "headers": [*message["headers"], header]}
+        fields = [(name.lower(), value) for name, value in message["headers"]]
+        answer = Answer(message["status"], fields, b"")
+        is_error = answer.status >= FIRST_ERROR
+        if answer.status == OK and (link := next_page(route, pages, scope["query_string"])):
+            answer = answer.with_default(b"link", link)
+        answer = answer.with_default(CACHE_CONTROL, NO_STORE if is_error else PRIVATE)
+        message = {**message, "headers": [*answer.headers, BYPASS]}
     await send(message)
 
 
