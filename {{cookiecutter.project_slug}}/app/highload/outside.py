@@ -2,6 +2,7 @@
 
 import re
 from ipaddress import ip_network
+from urllib.parse import urlsplit
 
 ANY = "*"
 HOST = re.compile(r"(?:\*\.)?[\w-]+(?:\.[\w-]+)*|\[[\da-f:.]+\]", re.ASCII)
@@ -17,6 +18,11 @@ def allowed_hosts(text: str) -> str:
     if any(host != ANY and not HOST.fullmatch(host) for host in hosts):
         raise ValueError("takes hosts without scheme, port and path, as in example.com,*.example.com,[::1]")
     return ",".join(hosts)
+
+
+def host_of(url: str) -> str:
+    """Return the host of an address, without its port."""
+    return re.sub(r":\d*$", "", urlsplit(url).netloc).lower()
 
 
 def root_path(text: str) -> str:
