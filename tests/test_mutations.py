@@ -1159,7 +1159,7 @@ MUTATIONS += [
         "        see_client(scope)\n",
         "",
         "highload/test_server_differential.py::test_a_guard_sees_the_client_behind_a_proxy",
-        "192.0.2.7",
+        "http 127.0.0.1",
     ),
     Mutation(
         "trailers are no fields of a request",
@@ -1176,7 +1176,7 @@ MUTATIONS += [
         "        if service.hosts.refusal(scope):\n            return False\n",
         "",
         "highload/test_server_differential.py::test_another_host_is_refused_on_both_ways",
-        "assert 0 == 9",
+        "assert 0 == (14 - 6)",
     ),
     Mutation(
         "another host is refused on the long way",
@@ -1184,7 +1184,7 @@ MUTATIONS += [
         "        if status is None:\n",
         "        if True:\n",
         "highload/test_server_differential.py::test_another_host_is_refused_on_both_ways",
-        "200 == 421",
+        "assert 201 == 421",
     ),
     Mutation(
         "a host that only ends like an allowed one is another one",
@@ -1192,7 +1192,7 @@ MUTATIONS += [
         "pattern[1:] for",
         "pattern[2:] for",
         "highload/test_server_differential.py::test_another_host_is_refused_on_both_ways",
-        "assert 7 == 9",
+        "assert 6 == (14 - 6)",
     ),
     Mutation(
         "a request is below the root path on the short way",
@@ -1207,8 +1207,8 @@ MUTATIONS += [
         "app/highload/service.py",
         "        self.place(scope)\n",
         "",
-        "highload/test_outside.py::test_the_documentation_is_right_below_a_root_path",
-        "/api/openapi.json",
+        "test_items_main.py::test_items_are_found_below_a_root_path",
+        "/api/items/",
     ),
     Mutation(
         "a route that begins with the root path is refused",

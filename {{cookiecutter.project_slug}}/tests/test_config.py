@@ -244,7 +244,8 @@ def test_what_is_not_shown_is_a_secret() -> None:
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 def test_a_secret_stands_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, end: str) -> None:
     monkeypatch.delenv(name.upper(), raising=False)
-    expected = getattr(Settings(_env_file=None, **{name: value_of(name)}), name)
+    values: dict[str, Any] = {name: value_of(name)}
+    expected = getattr(Settings(_env_file=None, **values), name)
     file = tmp_path / "file"
     file.write_bytes((value_of(name) + end).encode())
     with monkeypatch.context() as patch:

@@ -1,5 +1,7 @@
 """Each answer tells browsers to make no more of it than it is."""
 
+from typing import Any
+
 import pytest
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
@@ -44,7 +46,7 @@ async def raw(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def service(**options: object) -> Service:
+def service(**options: Any) -> Service:
     app = Service(limit_concurrency=100, max_body_bytes=100, max_waiting=100, **options)
     app.include_flat(extra)
     app.mount("/raw", raw)

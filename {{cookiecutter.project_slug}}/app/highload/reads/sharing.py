@@ -54,6 +54,10 @@ type Grants = Mapping[Guard, Granted]
 NO_GRANTS: Grants = {}
 
 
+def leave(_: Scope) -> None:
+    """Leave a scope as it is."""
+
+
 class Shared(NamedTuple):
     """An answer, and how this request came by it."""
 
@@ -139,7 +143,7 @@ class SharedReads:
             return self.refusal
         return outcome and heed_conditions(read.scope, outcome)
 
-    def read_at_once(self, scope: Scope, see_client: Callable[[Scope], None]) -> Read | None:
+    def read_at_once(self, scope: Scope, see_client: Callable[[Scope], None] = leave) -> Read | None:
         """Return the read that a request is, or None where it is none or that cannot be told without waiting.
 
         Guards are asked when `see_client` has put the client into the scope.
