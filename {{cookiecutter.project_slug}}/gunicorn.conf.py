@@ -74,6 +74,7 @@ backlog = 2048
 keepalive = 75
 graceful_timeout = settings["graceful_timeout"]
 loglevel = settings["log_level"]
+forwarded_allow_ips = settings["forwarded_allow_ips"]
 # The heartbeat is a file: in memory no slow disk can make a worker look dead.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True

@@ -22,6 +22,8 @@ from app.routes import items
 
 LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 
+logger = logging.getLogger(__name__)
+
 
 def create_app(settings: Settings) -> Service:
     """Return the application; connections open when its lifespan begins and close when it ends."""
@@ -29,6 +31,9 @@ def create_app(settings: Settings) -> Service:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
         logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+        logger.info("It answers for these hosts: %s.", ", ".join(settings.hosts))
+        for sentence in settings.warnings:
+            logger.warning(sentence)
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
             schema = Schema(database, db.ALEMBIC)
@@ -61,6 +66,9 @@ def create_app(settings: Settings) -> Service:
         max_waiting=settings.max_waiting,
         public_url=settings.public_url,
         always=[health.LIVEZ],
+        allowed_hosts=settings.hosts,
+        any_host=[health.LIVEZ, health.READYZ],
+        root_path=settings.root_path,
     )
     app.include_flat(items.router)
     app.include_flat(health.router)

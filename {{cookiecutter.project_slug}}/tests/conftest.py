@@ -161,8 +161,12 @@ async def running(
     graceful: int = 20,
     client_timeout: float = 10 * PATIENCE,
     http: type[asyncio.Protocol] | None = None,
+    trusted: str | None = None,
 ) -> AsyncGenerator[httpx2.AsyncClient]:
-    """Serve an application in this process as production does, or with another protocol for its connections."""
+    """Serve an application in this process as production does, or with another protocol for its connections.
+
+    `trusted` are the proxies that may tell of their clients; by default this machine.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
@@ -172,6 +176,7 @@ async def running(
         access_log=False,
         timeout_graceful_shutdown=graceful,
         timeout_keep_alive=keep_alive,
+        forwarded_allow_ips=trusted,
     )
     server = GracefulServer(config, client_timeout=client_timeout)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
