@@ -21,13 +21,20 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from app.highload import addresses, outside
+from app.highload import addresses, logs, outside
 from app.highload.cpus import available_cpus
 from app.highload.secret_files import SecretFiles
 
 # What this service calls itself: in its database, its cache and its queues, which it may share with other services.
 NAME = "{{ cookiecutter.project_slug }}"
-FOR_GUNICORN = {"web_concurrency", "graceful_timeout", "client_timeout", "log_level", "forwarded_allow_ips"}
+FOR_GUNICORN = {
+    "web_concurrency",
+    "graceful_timeout",
+    "client_timeout",
+    "log_level",
+    "log_format",
+    "forwarded_allow_ips",
+}
 # Orchestrators put files here whose names are those of settings.
 SECRETS = Path("/run/secrets")
 EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
@@ -68,6 +75,11 @@ def say_once(sentence: str) -> None:
     logger.warning(sentence)
 
 
+def log_format_of(settings: dict[str, Any]) -> logs.Form:
+    """Return the format that is right for an environment: programs read the log of production."""
+    return "json" if settings.get("environment") == "production" else "text"
+
+
 WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=MOST_WORKERS)]
 # What shows settings must not show these, and each may stand in a file, which a variable such as
 # DATABASE_PASSWORD_FILE names.
@@ -95,6 +107,7 @@ class Settings(BaseSettings):
 
     environment: Literal["development", "production"] = "development"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: logs.Form = Field(default_factory=log_format_of)
     public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")] = "http://localhost:8000"
     root_path: Annotated[str, AfterValidator(outside.root_path)] = ""
     allowed_hosts: Annotated[str, AfterValidator(outside.allowed_hosts)] = ""

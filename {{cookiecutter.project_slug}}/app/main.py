@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app import crud, db
 from app.config import NAME, Settings, load_settings
+from app.highload import logs
 from app.highload.http import health
 from app.highload.repository import Storage
 from app.highload.schema import Schema
@@ -20,8 +21,6 @@ from app.highload.writes.publisher import open_publisher
 # {%- endif +%}
 from app.routes import items
 
-LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
-
 logger = logging.getLogger(__name__)
 
 
@@ -30,7 +29,7 @@ def create_app(settings: Settings) -> Service:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+        logs.configure(settings.log_level, settings.log_format)
         logger.info("It answers for these hosts: %s.", ", ".join(settings.hosts))
         for sentence in settings.warnings:
             logger.warning(sentence)

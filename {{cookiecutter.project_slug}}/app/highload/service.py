@@ -14,6 +14,7 @@ from app.highload.http.body_limit import BodyLimit
 from app.highload.http.head import HeadAsGet
 from app.highload.http.hosts import AllowedHosts, HostsLayer
 from app.highload.http.problems import add_problem_handlers, overloaded
+from app.highload.http.request_id import identified
 from app.highload.http.root_path import RootPathTaken, place, refuse_routes_below
 from app.highload.http.security_headers import SecurityHeaders
 from app.highload.outside import ANY
@@ -29,8 +30,8 @@ NOT_STARTED = (
 class Service(FastAPI):
     """A FastAPI application for high load.
 
-    Its layers are, from the outside: security headers, admission, allowed hosts, the bound on bodies, the middleware
-    that is added to it, HEAD, shared reads, and then FastAPI's own.
+    Its layers are, from the outside: request id, security headers, admission, allowed hosts, the bound on bodies, the
+    middleware that is added to it, HEAD, shared reads, and then FastAPI's own.
 
     At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. Bodies have at most
     `max_body_bytes`. `max_waiting` bounds those who wait for one shared read. `public_url` is the address of the
@@ -120,7 +121,7 @@ class Service(FastAPI):
         if not self._started:
             raise RuntimeError(NOT_STARTED)
         self.place(scope)
-        await self.admission(scope, receive, self.security.add_to(send))
+        await self.admission(scope, receive, self.security.add_to(identified(scope, send)))
 
     def place(self, scope: Scope) -> None:
         """Put a request below the root path; it may be done twice."""
