@@ -180,7 +180,7 @@ def test_an_address_of_redis_that_cannot_be_used_is_refused(url: str, reason: st
         ("amqp://u:secret@h/?heartbeat=30", "takes no option heartbeat"),
         ("amqps://u:secret@h/?no_verify_ssl=1", "takes no option no_verify_ssl"),
         ("pyamqp://u:secret@h/", "must begin with"),
-        ("redis://u:secret@h/", "must begin with"),
+        ("http://u:secret@h/", "must begin with"),
     ],
 )
 def test_an_address_of_the_broker_that_cannot_be_used_is_refused(url: str, reason: str) -> None:
