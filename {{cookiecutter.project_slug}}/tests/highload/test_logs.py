@@ -35,6 +35,7 @@ def failed() -> tuple[type[BaseException], BaseException, TracebackType | None]:
         int("broken\nin two")
     except ValueError as error:
         return ValueError, error, sys.exc_info()[2]
+    pytest.fail("that is no number")
 
 
 @pytest.mark.parametrize("text", ["plain", 'two\nlines\r and a "quote"', "a lone \ud800 surrogate", "\x1b[31m"])
