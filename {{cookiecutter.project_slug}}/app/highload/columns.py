@@ -82,7 +82,7 @@ class StoredRow:
 ARRAYS_OF = (String, Integer, Float, Boolean)
 TRIED = (ARRAY, Boolean, Date, DateTime, Float, Integer, Interval, JSON, LargeBinary, Numeric, String, Time, Uuid)
 STAMPS = ("id", "created_at", "fingerprint")
-# What is stored in these comes back as the same text of JSON. A moment changes its time zone, a number its digits, and a
+# What is stored in these comes back as the same text of JSON. A moment changes its time zone, a number its digits, a
 # document the order of its keys.
 KEPT_AS_GIVEN = (BigInteger, Boolean, Date, Enum, Integer, LargeBinary, SmallInteger, String, Text, Uuid)
 

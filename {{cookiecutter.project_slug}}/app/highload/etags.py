@@ -73,7 +73,9 @@ def tags_in(name: str, lines: list[str] | None) -> frozenset[str] | None:
     if value == ANY:
         return frozenset([ANY])
     if not TAGS.fullmatch(value):
-        raise HTTPException(400, f'{name} is neither * nor a list of entity tags: send the ETag with its quotes, "...".')
+        raise HTTPException(
+            400, f'{name} is neither * nor a list of entity tags: send the ETag with its quotes, "...".'
+        )
     return frozenset(re.findall(TAG, value))
 
 

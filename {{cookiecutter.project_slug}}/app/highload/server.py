@@ -29,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.highload.batching import Overloaded
 from app.highload.http.deadlines import Awaited, Deadlines
+from app.highload.http.finishing import NO_STORE
 from app.highload.http.problems import problem
 from app.highload.http.request_id import FIELD, KEY, request_id_of
 from app.highload.http.security_headers import SecurityHeaders
@@ -122,7 +123,7 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             sentence = f"The head of the request is too large: send at most {LONGEST_HEAD} bytes."
             answer = Answer.of(problem(431, sentence))
-            answer = answer._replace(headers=[*answer.headers, CONNECTION_CLOSE])
+            answer = answer._replace(headers=[*answer.headers, NO_STORE, CONNECTION_CLOSE])
             self.send(answer, request_id_of([], trusted=False), keep_alive=False)
         self.transport.close()
 

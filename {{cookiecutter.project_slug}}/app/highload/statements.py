@@ -99,9 +99,7 @@ class Statements:
             parameters.update(after._asdict())
         return (await connection.execute(query.where(*conditions), parameters)).all()
 
-    async def lock(
-        self, connection: AsyncConnection, row_id: UUID, conditions: Conditions
-    ) -> SQLRow[Any] | None:
+    async def lock(self, connection: AsyncConnection, row_id: UUID, conditions: Conditions) -> SQLRow[Any] | None:
         """Return a row under some conditions, or None; nobody else changes it before the transaction ends."""
         statement = self._lock[connection.dialect.name].where(*conditions)
         return (await connection.execute(statement, {ROW_ID: row_id})).one_or_none()

@@ -1,4 +1,4 @@
-"""What a request expects of a route that writes, and the framework does not check: its media type, its preconditions."""
+"""What a request expects of a route that writes, and the framework does not check: media type and preconditions."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -46,17 +46,15 @@ class Expectations:
         await self._app(scope, receive, send)
 
     def _judge_type(self, scope: Scope, value: bytes) -> Response | None:
-        route = route_of(self._router.routes, scope)
-        field = getattr(route, "body_field", None)
-        if field is None or isinstance(field.field_info, Form):
-            return None
+        declared = body_type(route_of(self._router.routes, scope))
         given = value.decode("latin-1").partition(";")[0].strip().lower()
-        declared = getattr(field.field_info, "media_type", JSON)
-        return None if given in types_of(scope["method"], declared) else unsupported_media_type(scope["method"])
+        if declared is None or given in types_of(scope["method"], declared):
+            return None
+        return unsupported_media_type(scope["method"])
 
     def _judge_precondition(self, scope: Scope) -> Response | None:
         route = route_of(self._router.routes, scope)
-        if route is None or not isinstance(route.original_route, APIRoute) or sees_if_match(route.dependant):
+        if route is None or sees_if_match(route.dependant):
             return None
         return problem(412, f"This does not compare entity tags: send the request without {IF_MATCH}.")
 
@@ -71,8 +69,9 @@ def route_of(routes: Sequence[BaseRoute], scope: Scope) -> RouteContext | None:
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     for context in iter_route_contexts(routes):
         pattern = getattr(context, "path_regex", None)
-        if pattern is not None and pattern.match(path) and scope["method"] in (context.methods or ()):
-            return context
+        methods = context.methods
+        if pattern is not None and pattern.match(path) and (methods is None or scope["method"] in methods):
+            return context if isinstance(context.original_route, APIRoute) else None
     return None
 
 

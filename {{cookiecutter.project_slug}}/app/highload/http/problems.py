@@ -45,7 +45,9 @@ VALUE_REFUSED = ProblemType(ContentRefused.reason, 422, "The database does not a
 MISSING_REFERENCE = ProblemType(MissingReference.reason, 422, "The request refers to a row that does not exist")
 CONFLICT = ProblemType(Conflict.reason, 409, "Another row does not allow this")
 OVERLOADED = ProblemType("overloaded", 503, "Too many requests wait; nothing was done")
-DATABASE_UNAVAILABLE = ProblemType("database-unavailable", 503, "The database does not answer; a write may have been done")
+DATABASE_UNAVAILABLE = ProblemType(
+    "database-unavailable", 503, "The database does not answer; a write may have been done"
+)
 NOT_READY = ProblemType("not-ready", 503, "`/readyz`: a part that the service needs does not answer")
 # All that the engine answers with; other errors are plain statuses, and say about:blank.
 TYPES = (
@@ -59,6 +61,14 @@ TYPES = (
     NOT_READY,
 )
 REFUSALS = {kind.reason: kind for kind in TYPES}
+
+
+class ProblemError(HTTPException):
+    """A problem of a type, to be raised."""
+
+    def __init__(self, kind: ProblemType, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(kind.status, detail, headers)
+        self.kind = kind
 
 
 class Problem(BaseModel):
@@ -145,7 +155,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         methods = ", ".join(allowed_methods(request))
         return problem(405, f"Use one of these methods here: {methods}.", headers={"Allow": methods})
-    return problem(error.status_code, error.detail, headers=error.headers)
+    kind = error.kind if isinstance(error, ProblemError) else error.status_code
+    return problem(kind, error.detail, headers=error.headers)
 
 
 def allowed_methods(request: Request) -> list[str]:
@@ -197,7 +208,8 @@ def unsupported_media_type(method: str) -> Response:
     """Return the response for a body of another type than a route takes (RFC 9110, 15.5.16; RFC 5789, section 3.1)."""
     if method == "PATCH":
         types = {"Accept-Patch": "application/merge-patch+json, application/json"}
-        return problem(415, "The body is no merge patch: send it with Content-Type: application/merge-patch+json.", headers=types)
+        sentence = "The body is no merge patch: send it with Content-Type: application/merge-patch+json."
+        return problem(415, sentence, headers=types)
     sentence = "The body is not JSON: send it with Content-Type: application/json."
     return problem(415, sentence, headers={"Accept": "application/json"})
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from weakref import WeakValueDictionary
@@ -108,8 +108,8 @@ class SharedReads:
     a canonical request, made of the key and nothing else: no other header, no cookie, no client address, the host of
     `public_url`. So an answer cannot depend on what is not in its key.
 
-    Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13), say in `Cache-Control` what others may do with
-    them and in `X-Cache` where they come from, and a page names in `Link` the one that follows.
+    Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13). `Cache-Control` says what others may do with
+    them, `X-Cache` where they come from, and `Link` which page follows.
     """
 
     def __init__(self, service: FastAPI, *, public_url: str, max_waiting: int, refusal: Response) -> None:
@@ -161,7 +161,7 @@ class SharedReads:
         read = None if ALONE in scope else await self._read_of(route, scope)
         if read is None or (answer := await self._answer_to(read)) is None:
             self.counters[route][BYPASS].add()
-            await self._app(scope, receive, partial(send_alone, send, scope, route, listen_for_pages()))
+            await self._app(scope, receive, alone(send, scope, route))
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})
@@ -472,22 +472,38 @@ def next_page(route: SharedRoute, pages: list[str | None], query: bytes) -> byte
     if not pages or (route.parameters is not None and CURSOR not in route.parameters):
         return None
     link = link_to_next(pages, query.decode("latin-1"))
-    return link and link.encode()
+    return None if link is None else link.encode()
 
 
-async def send_alone(
-    send: Send, scope: Scope, route: SharedRoute, pages: list[str | None], message: Message
-) -> None:
-    """Send a message of an answer that one client gets alone, with what is said of such an answer."""
-    if message["type"] == "http.response.start":
-        fields = [(name.lower(), value) for name, value in message["headers"]]
-        answer = Answer(message["status"], fields, b"")
-        is_error = answer.status >= FIRST_ERROR
-        if answer.status == OK and (link := next_page(route, pages, scope["query_string"])):
-            answer = answer.with_default(b"link", link)
-        answer = answer.with_default(CACHE_CONTROL, NO_STORE if is_error else PRIVATE)
-        message = {**message, "headers": [*answer.headers, BYPASS]}
-    await send(message)
+def alone(send: Send, scope: Scope, route: SharedRoute) -> Send:
+    """Return what sends an answer that one client gets alone, with what is said of such an answer."""
+    pages = listen_for_pages()
+    not_modified = False
+
+    async def send_alone(message: Message) -> None:
+        nonlocal not_modified
+        if message["type"] == "http.response.start":
+            status: int = message["status"]
+            answer = Answer(status, [(name.lower(), value) for name, value in message["headers"]], b"")
+            if status == OK and (link := next_page(route, pages, scope["query_string"])):
+                answer = answer.with_default(b"link", link)
+            answer = answer.with_default(CACHE_CONTROL, NO_STORE if status >= FIRST_ERROR else PRIVATE)
+            not_modified = status == OK and names_tag_of(answer, scope)
+            if not_modified:
+                fields = [field for field in answer.headers if not field[0].startswith(b"content-")]
+                answer = Answer(NOT_MODIFIED, fields, b"")
+            message = {**message, "status": answer.status, "headers": [*answer.headers, BYPASS]}
+        elif not_modified:
+            message = {**message, "body": b""}
+        await send(message)
+
+    return send_alone
+
+
+def names_tag_of(answer: Answer, scope: Scope) -> bool:
+    """Whether a request says that it has this answer, where the application has given it an entity tag."""
+    tag = next((value for name, value in answer.headers if name == b"etag"), None)
+    return tag is not None and any(name == b"if-none-match" and matches(value, tag) for name, value in scope["headers"])
 
 
 def matches(if_none_match: bytes, etag: bytes) -> bool:
