@@ -21,13 +21,20 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from app.highload import addresses, outside
+from app.highload import addresses, logs, outside
 from app.highload.cpus import available_cpus
 from app.highload.secret_files import SecretFiles
 
 # What this service calls itself: in its database, its cache and its queues, which it may share with other services.
 NAME = "{{ cookiecutter.project_slug }}"
-FOR_GUNICORN = {"web_concurrency", "graceful_timeout", "client_timeout", "log_level", "forwarded_allow_ips"}
+FOR_GUNICORN = {
+    "web_concurrency",
+    "graceful_timeout",
+    "client_timeout",
+    "log_level",
+    "log_format",
+    "forwarded_allow_ips",
+}
 # Orchestrators put files here whose names are those of settings.
 SECRETS = Path("/run/secrets")
 EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
@@ -68,6 +75,11 @@ def say_once(sentence: str) -> None:
     logger.warning(sentence)
 
 
+def log_format_of(settings: dict[str, Any]) -> logs.Form:
+    """Return the format that is right for an environment: programs read the log of production."""
+    return "json" if settings.get("environment") == "production" else "text"
+
+
 WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=MOST_WORKERS)]
 # What shows settings must not show these, and each may stand in a file, which a variable such as
 # DATABASE_PASSWORD_FILE names.
@@ -95,6 +107,7 @@ class Settings(BaseSettings):
 
     environment: Literal["development", "production"] = "development"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: logs.Form = Field(default_factory=log_format_of)
     public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")] = "http://localhost:8000"
     root_path: Annotated[str, AfterValidator(outside.root_path)] = ""
     allowed_hosts: Annotated[str, AfterValidator(outside.allowed_hosts)] = ""
@@ -128,6 +141,7 @@ class Settings(BaseSettings):
     broker_deadline: PositiveFloat = 1.0
     worker_concurrency: PositiveInt = 2
     worker_replicas: PositiveInt = 3
+    metrics_port: int = Field(default=9100, ge=0, le=65_535)
     # {% endif %}
 
     # Below what `auto` depends on.
@@ -189,6 +203,17 @@ class Settings(BaseSettings):
         """Whether the database is a SQLite file."""
         return addresses.is_sqlite(self.database_url)
 
+    @property
+    def connection_budget(self) -> tuple[int, int]:
+        """The connections that all processes together may need, and those that the database allows."""
+        if self.embedded_database:
+            return 0, 0
+        planned = self.api_replicas * self.web_concurrency * self.db_pool_size + self.db_reserved_connections
+        # {% if cookiecutter.queued_writes %}
+        planned += self.worker_replicas * self.worker_concurrency
+        # {% endif %}
+        return planned, self.db_max_connections
+
     @model_validator(mode="after")
     def refuse_embedded_parts_in_production(self) -> Self:
         """Check that production names a server for every part."""
@@ -207,19 +232,16 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def fit_the_connection_budget(self) -> Self:
         """Check that all processes together stay below the connections that the database allows."""
-        if self.embedded_database:
-            return self
+        planned, limit = self.connection_budget
         api = self.api_replicas * self.web_concurrency
-        needed = api * self.db_pool_size + self.db_reserved_connections
         sum_in_words = f"{api} API workers x {self.db_pool_size} + {self.db_reserved_connections} in reserve"
         # {% if cookiecutter.queued_writes %}
         writers = self.worker_replicas * self.worker_concurrency
-        needed += writers
         sum_in_words += f" + {writers} Celery processes x 1"
         # {% endif %}
-        if needed > self.db_max_connections:
+        if planned > limit:
             raise ValueError(
-                f"{sum_in_words} = {needed} database connections, but DB_MAX_CONNECTIONS is {self.db_max_connections}: "
+                f"{sum_in_words} = {planned} database connections, but DB_MAX_CONNECTIONS is {limit}: "
                 "lower WEB_CONCURRENCY or DB_POOL_SIZE, "
                 # {% if cookiecutter.queued_writes %}
                 "lower WORKER_CONCURRENCY, "

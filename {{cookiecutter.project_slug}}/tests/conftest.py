@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @contextmanager
-def lines_of(*loggers: str, level: int) -> Iterator[list[str]]:
+def lines_of(*loggers: str, level: int, formatter: logging.Formatter | None = None) -> Iterator[list[str]]:
     """Collect what loggers log of a level and above."""
     lines: list[str] = []
 
@@ -57,6 +57,7 @@ def lines_of(*loggers: str, level: int) -> Iterator[list[str]]:
             lines.append(self.format(record))
 
     handler = Lines(level)
+    handler.setFormatter(formatter)
     for name in loggers:
         logging.getLogger(name).addHandler(handler)
     try:

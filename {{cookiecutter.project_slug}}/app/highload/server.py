@@ -13,6 +13,7 @@ from contextlib import suppress
 from copy import copy
 from functools import cache, partial
 from socket import socket
+from time import perf_counter
 from types import FunctionType
 from typing import Any, cast
 
@@ -29,7 +30,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.highload.batching import Overloaded
 from app.highload.http.deadlines import Awaited, Deadlines
 from app.highload.http.problems import problem
+from app.highload.http.request_id import FIELD, KEY, request_id_of
 from app.highload.http.security_headers import SecurityHeaders
+from app.highload.metrics.refusals import WAITING
 from app.highload.reads.answers import Answer, RawHeader
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
 from app.highload.service import Service
@@ -72,6 +75,7 @@ class Connection(HttpToolsProtocol):
         self._service = service_of_the_short_way(cast(ASGIApp, self.app), access_log=self.access_log)
         self._security = security_of(cast(ASGIApp, self.app))
         self._see_client = see_client_behind(cast(ASGIApp, self.app))
+        self._trusted = False
         self._received = 0
         self._without_result = 0
         self._piece = b""
@@ -80,6 +84,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to read."""
         super().connection_made(transport)
+        self._trusted = is_trusted_proxy(cast(ASGIApp, self.app), self.client)
         self.flow: Flow = Flow(transport, self.pipeline)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -117,7 +122,8 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             sentence = f"The head of the request is too large: send at most {LONGEST_HEAD} bytes."
             answer = Answer.of(problem(431, sentence))
-            self.send(answer._replace(headers=[*answer.headers, CONNECTION_CLOSE]), keep_alive=False)
+            answer = answer._replace(headers=[*answer.headers, CONNECTION_CLOSE])
+            self.send(answer, request_id_of([], trusted=False), keep_alive=False)
         self.transport.close()
 
     def on_body(self, body: bytes) -> None:
@@ -183,6 +189,8 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(LINGER, super().shutdown)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope = cast(Scope, cycle.scope)
+        scope[KEY] = request_id_of(scope["headers"], trusted=self._trusted)
         # Uvicorn has an application of its own for what exceeds its own limit.
         if app is not self.app or self._service is None or not self._share(cycle, self._service):
             super()._start_asgi_task(cycle, app)
@@ -197,7 +205,8 @@ class Connection(HttpToolsProtocol):
         self._without_result = 0
         service = self._service
         if service is not None and service.admission.full and self._may_refuse(service.admission.always):
-            self.send(service.reads.refusal)
+            service.requests.refuse(self.parser.get_method().decode(), service.reads.refusal.status)
+            self.send(service.reads.refusal, request_id_of(self.headers, trusted=self._trusted))
             return
         super().on_headers_complete()
         if not self.parser.should_upgrade():
@@ -207,10 +216,10 @@ class Connection(HttpToolsProtocol):
             # A client that is answered before it was told to send the body may send it or not.
             self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
 
-    def send(self, answer: Answer, *, keep_alive: bool = True) -> None:
+    def send(self, answer: Answer, request_id: bytes, *, keep_alive: bool = True) -> None:
         """Send a whole answer, and let Uvicorn go on."""
         security = self._security.missing(answer.status, answer.headers).wire if self._security else b""
-        head = head_of(answer, self.server_state.default_headers, security)
+        head = head_of(answer, self.server_state.default_headers, security, request_id)
         if len(answer.body) < LARGE:
             self.transport.write(head + answer.body)
         else:
@@ -271,6 +280,7 @@ class SharedRead:
         self._service = service
         self._tasks = cast(set[Any], connection.tasks)
         self._ended = False
+        self._begun = perf_counter()
 
     def begin(self) -> None:
         """Take the place."""
@@ -288,14 +298,20 @@ class SharedRead:
         # Not `cycle.disconnected`: that is told to the newest request of a connection only.
         if outcome is None and not self._connection.transport.is_closing():
             self._connection.run_alone(self._cycle)
+        elif outcome is None:
+            self._send(None)
         else:
-            self._send(outcome and heed_conditions(self._read.scope, outcome))
+            counter = self._service.reads.counters[self._read.route][outcome.cache_status]
+            # No thread adds to it, and this is shorter than a call.
+            counter.values[counter.base] += 1
+            self._send(heed_conditions(self._read.scope, outcome))
 
     def set_exception(self, exception: Exception) -> None:
         """Tell the client that too many wait. To anything else there is no answer, so hang up."""
         if isinstance(exception, Overloaded):
             self._end()
             self._tasks.discard(self)
+            WAITING.add()
             self._send(self._service.reads.refusal)
             return
         self._connection.logger.error("Exception in ASGI application", exc_info=exception)
@@ -315,8 +331,12 @@ class SharedRead:
         self._cycle.response_started = self._cycle.response_complete = True
         # It refers to the connection, which refers to the cycle.
         self._cycle.on_response = nothing
-        if answer is not None and not self._connection.transport.is_closing():
-            self._connection.send(answer, keep_alive=self._cycle.keep_alive)
+        if answer is None:
+            return
+        self._service.requests.shared[self._read.route].observe(answer.status, perf_counter() - self._begun)
+        if not self._connection.transport.is_closing():
+            request_id = cast(Scope, self._cycle.scope)[KEY]
+            self._connection.send(answer, request_id, keep_alive=self._cycle.keep_alive)
 
     def _end(self) -> None:
         self._ended = True
@@ -347,10 +367,15 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-def head_of(answer: Answer, server_headers: Sequence[RawHeader], security: bytes) -> bytes:
+def head_of(answer: Answer, server_headers: Sequence[RawHeader], security: bytes, request_id: bytes) -> bytes:
     """Return what goes over the wire before the body (RFC 9112, section 2.1)."""
     fields = [b"%s: %s\r\n" % field for field in (*server_headers, *answer.headers)]
-    return b"".join([STATUS_LINE[answer.status], *fields, security, b"\r\n"])
+    return b"".join([STATUS_LINE[answer.status], *fields, security, FIELD, b": ", request_id, b"\r\n\r\n"])
+
+
+def is_trusted_proxy(app: ASGIApp, client: tuple[str, int] | None) -> bool:
+    """Whether Uvicorn believes a peer what it says of its clients."""
+    return isinstance(app, ProxyHeadersMiddleware) and client is not None and client[0] in app.trusted_hosts
 
 
 def see_client_behind(app: ASGIApp) -> Callable[[Scope], None]:

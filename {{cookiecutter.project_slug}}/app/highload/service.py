@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection, MutableMapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -14,8 +15,12 @@ from app.highload.http.body_limit import BodyLimit
 from app.highload.http.head import HeadAsGet
 from app.highload.http.hosts import AllowedHosts, HostsLayer
 from app.highload.http.problems import add_problem_handlers, overloaded
+from app.highload.http.request_id import identified
+from app.highload.http.requests import ACTIVE, LIMIT, Requests
 from app.highload.http.root_path import RootPathTaken, place, refuse_routes_below
 from app.highload.http.security_headers import SecurityHeaders
+from app.highload.metrics.process import looked_at, observed_process
+from app.highload.metrics.slots import memory
 from app.highload.outside import ANY
 from app.highload.reads.shared import CannotShare
 from app.highload.reads.sharing import SharedReads, SharedReadsLayer
@@ -29,8 +34,8 @@ NOT_STARTED = (
 class Service(FastAPI):
     """A FastAPI application for high load.
 
-    Its layers are, from the outside: security headers, admission, allowed hosts, the bound on bodies, the middleware
-    that is added to it, HEAD, shared reads, and then FastAPI's own.
+    Its layers are, from the outside: request id, security headers, admission, allowed hosts, the bound on bodies, the
+    middleware that is added to it, HEAD, shared reads, and then FastAPI's own.
 
     At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. Bodies have at most
     `max_body_bytes`. `max_waiting` bounds those who wait for one shared read. `public_url` is the address of the
@@ -64,7 +69,8 @@ class Service(FastAPI):
         self.hosts = AllowedHosts(allowed_hosts, any_host=[root_path + path for path in any_host])
         # The server compares what stands in the request, where the root path may have been taken off.
         always = {*always, *(root_path + path for path in always)}
-        self.admission = Admission(super().__call__, limit_concurrency, always=always)
+        self.requests = Requests()
+        self.admission = Admission(super().__call__, limit_concurrency, always=always, requests=self.requests)
         self.reads = SharedReads(self, public_url=public_url, max_waiting=max_waiting, refusal=overloaded())
         add_problem_handlers(self)
         # Those that a user gives as an option come before the engine's.
@@ -107,6 +113,7 @@ class Service(FastAPI):
             self._own_stack = super().build_middleware_stack()
         finally:
             self.user_middleware = added
+        self.requests.bind(self.router.routes, self.reads.shared_paths)
         return self._own_stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +127,7 @@ class Service(FastAPI):
         if not self._started:
             raise RuntimeError(NOT_STARTED)
         self.place(scope)
-        await self.admission(scope, receive, self.security.add_to(send))
+        await self.admission(scope, receive, self.security.add_to(identified(scope, send)))
 
     def place(self, scope: Scope) -> None:
         """Put a request below the root path; it may be done twice."""
@@ -131,6 +138,9 @@ class Service(FastAPI):
 
         async def tell(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
+                memory.join()
+                observing.enter_context(looked_at(self._look))
+                await observing.enter_async_context(observed_process())
                 self.reads.state = dict(state)
                 self._started = True
             if message["type"].startswith("lifespan.shutdown"):
@@ -138,7 +148,12 @@ class Service(FastAPI):
             await send(message)
 
         try:
-            await super().__call__(scope, receive, tell)
+            async with AsyncExitStack() as observing:
+                await super().__call__(scope, receive, tell)
         except (CannotShare, RootPathTaken) as error:
             await send({"type": "lifespan.startup.failed", "message": f"The service does not start. {error}"})
             raise
+
+    def _look(self) -> None:
+        ACTIVE.set(self.admission.inside)
+        LIMIT.set(self.admission.limit)
