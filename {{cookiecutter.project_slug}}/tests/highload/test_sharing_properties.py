@@ -327,7 +327,7 @@ def service(plan: Plan, redis_url: str | None) -> Service:
 type Reply = tuple[int, list[str], bytes]
 # What the engine adds to an answer.
 ADDED = (
-    *("etag", "x-cache", "content-length", "connection"),
+    *("etag", "x-cache", "content-length", "connection", "x-request-id"),
     *("x-content-type-options", "referrer-policy", "content-security-policy"),
 )
 
