@@ -157,39 +157,37 @@ type Send = Callable[[httpx2.AsyncClient], Any]
 
 
 @pytest.mark.parametrize(
-    ("send", "status", "kind", "words"),
+    ("send", "status", "words"),
     [
         (
             lambda client: client.post("/shelves", json={"id": 3, "shelf": 9}),
             422,
-            "missing-reference",
-            "refers to a row that does not exist",
+            ("missing-reference", "refers to a row that does not exist"),
         ),
         (
             lambda client: client.patch("/shelves/2?name=a"),
             409,
-            "conflict",
-            "Another row does not allow this (highload_shelves",
+            ("conflict", "Another row does not allow this (highload_shelves"),
         ),
         (
             lambda client: client.patch("/shelves/2?name="),
             422,
-            "value-refused",
-            "does not allow a value of this request (named).",
+            ("value-refused", "does not allow a value of this request (named)."),
         ),
-        (lambda client: client.delete("/shelves/1"), 409, "conflict", "Another row does not allow this"),
+        (lambda client: client.delete("/shelves/1"), 409, ("conflict", "Another row does not allow this")),
     ],
     ids=["a missing parent", "a name that is taken", "a value that is not valid", "a parent with children"],
 )
 async def test_a_refusal_is_answered(
-    serve: Serve, shelves_url: str, send: Send, status: int, kind: str, words: str
+    serve: Serve, shelves_url: str, send: Send, status: int, words: tuple[str, str]
 ) -> None:
     async with serve(routers=[router]) as client:
         response = await send(client)
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
-    assert response.json()["type"] == f"/problems/{kind}"
-    assert words in response.json()["detail"]
+    reason, sentence = words
+    assert response.json()["type"] == f"/problems/{reason}"
+    assert sentence in response.json()["detail"]
 
 
 async def test_an_answer_does_not_show_the_row_of_another_client(serve: Serve, shelves_url: str) -> None:

@@ -326,11 +326,17 @@ def service(plan: Plan, redis_url: str | None) -> Service:
 
 type Reply = tuple[int, list[str], bytes]
 # What the engine adds to an answer.
-ADDED = ("etag", "x-cache", "content-length", "connection")
+ADDED = (
+    *("etag", "x-cache", "content-length", "connection", "x-request-id"),
+    *("x-content-type-options", "referrer-policy", "content-security-policy"),
+)
+
+CACHING = [("cache-control", value) for value in ("no-cache", "private, no-cache", "no-store")]
 
 
 def reply(status: int, fields: Sequence[tuple[str, str]], body: bytes) -> Reply:
-    return status, sorted(f"{name}: {value}" for name, value in fields if name not in ADDED), body
+    own = [(name, value) for name, value in fields if name not in ADDED and (name, value) not in CACHING]
+    return status, sorted(f"{name}: {value}" for name, value in own), body
 
 
 class Servers:
