@@ -20,7 +20,7 @@ TAGS = re.compile(rf"[ \t,]*(?:{TAG}(?:[ \t]*,[ \t,]*{TAG})*)?[ \t,]*")
 
 # The header field of an answer that shows a row, in the OpenAPI document.
 DOCUMENTATION: dict[str, Any] = {
-    "ETag": {"description": "The state of the row, for `If-Match`", "schema": {"type": "string"}}
+    "ETag": {"description": "The state of what is shown; that of a row is for `If-Match`", "schema": {"type": "string"}}
 }
 
 
