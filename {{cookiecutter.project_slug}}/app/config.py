@@ -22,6 +22,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.highload import addresses
 from app.highload.cpus import available_cpus
+from app.highload.http.keys import ApiKeys, KeysRefused, read_keys
+from app.highload.http.rates import Rate
 
 # What this service calls itself: in its database, its cache and its queues, which it may share with other services.
 NAME = "{{ cookiecutter.project_slug }}"
@@ -70,6 +72,7 @@ WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=MOST_
 # What shows settings must not show these.
 Password = Annotated[str | None, Field(repr=False)]
 DatabaseUrl = Annotated[str, AfterValidator(addresses.database_url), Field(repr=False)]
+RateLimit = Annotated[str, AfterValidator(Rate.check)]
 # {% if cookiecutter.caching %}
 RedisUrl = Annotated[Annotated[str, AfterValidator(addresses.redis_url)] | None, Field(repr=False)]
 # {% endif %}
@@ -93,6 +96,9 @@ class Settings(BaseSettings):
     environment: Literal["development", "production"] = "development"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")] = "http://localhost:8000"
+
+    api_keys_file: Path | None = None
+    rate_limit: RateLimit | None = None
 
     api_replicas: PositiveInt = 1
     limit_concurrency: PositiveInt = 1000
@@ -152,6 +158,21 @@ class Settings(BaseSettings):
         """Whether the database is a SQLite file."""
         return addresses.is_sqlite(self.database_url)
 
+    @property
+    def rate(self) -> Rate | None:
+        """The most requests of a client."""
+        return Rate.of(self.rate_limit) if self.rate_limit else None
+
+    def read_api_keys(self) -> ApiKeys | None:
+        """Return the API keys that there are now, or None where everybody may do everything.
+
+        Raises ConfigurationError with a sentence about a file that cannot be used.
+        """
+        try:
+            return read_keys(self.api_keys_file) if self.api_keys_file else None
+        except KeysRefused as error:
+            raise ConfigurationError(f"API_KEYS_FILE: {error}") from None
+
     @model_validator(mode="after")
     def refuse_embedded_parts_in_production(self) -> Self:
         """Check that production names a server for every part."""
@@ -210,6 +231,8 @@ def load_settings() -> Settings:
 if __name__ == "__main__":
     # For Gunicorn's master, which imports nothing of the service.
     try:
-        sys.stdout.write(load_settings().model_dump_json(include=FOR_GUNICORN))
+        settings = load_settings()
+        settings.read_api_keys()
+        sys.stdout.write(settings.model_dump_json(include=FOR_GUNICORN))
     except ConfigurationError as error:
         sys.exit(f"The service does not start: {error}.")

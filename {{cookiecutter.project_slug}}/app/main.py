@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from app import crud, db
 from app.config import NAME, Settings, load_settings
 from app.highload.http import health
+from app.highload.http.access import Access
 from app.highload.repository import Storage
 from app.highload.schema import Schema
 from app.highload.service import Service
@@ -20,15 +21,32 @@ from app.highload.writes.publisher import open_publisher
 # {%- endif +%}
 from app.routes import items
 
+# These are served however full the service is.
+ALWAYS = [health.LIVEZ]
+
+logger = logging.getLogger(__name__)
+
 LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 
 
 def create_app(settings: Settings) -> Service:
-    """Return the application; connections open when its lifespan begins and close when it ends."""
+    """Return the application; connections open when its lifespan begins and close when it ends.
+
+    Raises ConfigurationError when the API keys cannot be read.
+    """
+    access = Access(
+        keys=settings.read_api_keys(),
+        rate=settings.rate,
+        realm=NAME,
+        # Whoever asks for these needs no key.
+        open_paths=[*ALWAYS, health.READYZ],
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
         logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+        if settings.production or not access.is_open:
+            logger.log(logging.WARNING if access.keys is None else logging.INFO, "the service is %s", access.in_words())
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
             schema = Schema(database, db.ALEMBIC)
@@ -60,7 +78,8 @@ def create_app(settings: Settings) -> Service:
         max_body_bytes=settings.max_body_bytes,
         max_waiting=settings.max_waiting,
         public_url=settings.public_url,
-        always=[health.LIVEZ],
+        always=ALWAYS,
+        access=access,
     )
     app.include_flat(items.router)
     app.include_flat(health.router)

@@ -29,7 +29,8 @@ from app.highload.batching import Overloaded
 from app.highload.http.deadlines import Awaited, Deadlines
 from app.highload.http.problems import problem
 from app.highload.reads.answers import Answer, RawHeader
-from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
+from app.highload.reads.shared import NOT_SHARED
+from app.highload.reads.sharing import ALONE, Outcome, heed_conditions
 from app.highload.service import Service
 
 logger = logging.getLogger(__name__)
@@ -217,16 +218,34 @@ class Connection(HttpToolsProtocol):
         if not cycle.keep_alive or self.flow.write_paused or service.admission.full:
             return False
         scope = cast(Scope, cycle.scope)
+        access = service.access
+        if access is not None:
+            if access.asks_for_addresses and self._behind_proxy and is_forwarded(scope):
+                return False
+            refusal = access.ask(scope)
+            if refusal is not None:
+                return self._refuse(cycle, service, Answer.of(refusal))
         read = service.reads.read_at_once(scope)
         if read is None or (read.route.guards and self._behind_proxy and is_forwarded(scope)):
             return False
-        waiter = SharedRead(self, cycle, read, service)
+        waiter = SharedRead(self, cycle, service)
         try:
             service.reads.submit(read, waiter)
         except Overloaded:
             # The application says so. To answer from here would go on to the next one of a pipeline from within.
             return False
         waiter.begin()
+        return True
+
+    def _refuse(self, cycle: RequestResponseCycle, service: Service, refusal: Answer) -> bool:
+        """Refuse what looks like a read, or leave it to the application, which asks again."""
+        scope = cast(Scope, cycle.scope)
+        if scope["method"] != "GET" or not NOT_SHARED.isdisjoint([name for name, _ in scope["headers"]]):
+            return False
+        waiter = SharedRead(self, cycle, service)
+        waiter.begin()
+        # Later, because an answer begins the next request of a pipeline, which may be refused, too.
+        self.loop.call_soon(waiter.refuse, refusal)
         return True
 
     def _may_refuse(self, always: Collection[str]) -> bool:
@@ -254,10 +273,9 @@ class SharedRead:
     It holds a place in `Admission`, and counts as a task of the server, which waits for it when it stops.
     """
 
-    def __init__(self, connection: Connection, cycle: RequestResponseCycle, read: Read, service: Service) -> None:
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle, service: Service) -> None:
         self._connection = connection
         self._cycle = cycle
-        self._read = read
         self._service = service
         self._tasks = cast(set[Any], connection.tasks)
         self._ended = False
@@ -279,17 +297,22 @@ class SharedRead:
         if outcome is None and not self._connection.transport.is_closing():
             self._connection.run_alone(self._cycle)
         else:
-            self._send(outcome and heed_conditions(self._read.scope, outcome))
+            self._send(outcome and heed_conditions(cast(Scope, self._cycle.scope), outcome))
 
     def set_exception(self, exception: Exception) -> None:
         """Tell the client that too many wait. To anything else there is no answer, so hang up."""
         if isinstance(exception, Overloaded):
-            self._end()
-            self._tasks.discard(self)
-            self._send(self._service.reads.refusal)
+            self.refuse(self._service.reads.refusal)
             return
         self._connection.logger.error("Exception in ASGI application", exc_info=exception)
         self.cancel()
+
+    def refuse(self, refusal: Answer) -> None:
+        """Send a refusal, unless it was cancelled."""
+        if not self._ended:
+            self._end()
+            self._tasks.discard(self)
+            self._send(refusal)
 
     def cancel(self, **_: object) -> None:
         """Hang up, whatever the server says to its tasks."""

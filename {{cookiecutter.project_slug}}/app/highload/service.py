@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.highload.http.access import Access, AccessLayer
 from app.highload.http.admission import Admission
 from app.highload.http.body_limit import BodyLimit
 from app.highload.http.head import HeadAsGet
@@ -25,12 +26,12 @@ NOT_STARTED = (
 class Service(FastAPI):
     """A FastAPI application for high load.
 
-    Its layers are, from the outside: admission, the bound on bodies, the middleware that is added to it, HEAD, shared
-    reads, and then FastAPI's own.
+    Its layers are, from the outside: admission, access, the bound on bodies, the middleware that is added to it, HEAD,
+    shared reads, and then FastAPI's own.
 
-    At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. Bodies have at most
-    `max_body_bytes`. `max_waiting` bounds those who wait for one shared read. `public_url` is the address of the
-    service in shared answers. All other options are FastAPI's.
+    At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. `access` decides who
+    may use the service, and how often. Bodies have at most `max_body_bytes`. `max_waiting` bounds those who wait for
+    one shared read. `public_url` is the address of the service in shared answers. All other options are FastAPI's.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Service(FastAPI):
         max_waiting: int,
         public_url: str = "http://localhost:8000",
         always: Collection[str] = (),
+        access: Access | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -48,7 +50,14 @@ class Service(FastAPI):
         self._started = False
         self._own_stack: ASGIApp | None = None
         self.admission = Admission(super().__call__, limit_concurrency, always=always)
-        self.reads = SharedReads(self, public_url=public_url, max_waiting=max_waiting, refusal=overloaded())
+        self.access = None if access is None or access.is_open else access
+        self.reads = SharedReads(
+            self,
+            public_url=public_url,
+            max_waiting=max_waiting,
+            refusal=overloaded(),
+            checks_credentials=access is not None and access.keys is not None,
+        )
         add_problem_handlers(self)
         # Those that a user gives as an option come before the engine's.
         self.exception_handlers.update(options.get("exception_handlers") or {})
@@ -72,10 +81,19 @@ class Service(FastAPI):
             given = {name: getattr(route, name) for name in options if hasattr(route, name)}
             self.router.add_api_route(**given, route_class_override=type(route))
 
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, with what access demands."""
+        is_new = self.openapi_schema is None
+        document = super().openapi()
+        if is_new and self.access is not None:
+            self.access.document(document)
+        return document
+
     def build_middleware_stack(self) -> ASGIApp:
         """Put the layers together."""
         added = self.user_middleware
         self.user_middleware = [
+            *([] if self.access is None else [Middleware(AccessLayer, access=self.access)]),
             Middleware(BodyLimit, limit=self._max_body_bytes),
             *added,
             Middleware(HeadAsGet, router=self.router),
