@@ -118,6 +118,10 @@ class Connection(HttpToolsProtocol):
             self.send(answer._replace(headers=[*answer.headers, CONNECTION_CLOSE]), keep_alive=False)
         self.transport.close()
 
+    def on_chunk_header(self) -> None:
+        """Let trailers be no header fields, which were looked at already (RFC 9110, section 6.5.1)."""
+        self.headers = []
+
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
         self._without_result = 0
@@ -132,7 +136,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request of a pipeline."""
         super().on_response_complete()
-        if self.flow.unparsed and not self.pipeline:
+        if self.flow.unparsed and not self.pipeline and not self.transport.is_closing():
             self.loop.call_soon(self._go_on)
 
     def _should_upgrade(self) -> bool:

@@ -60,17 +60,14 @@ class Access:
         # As the router does.
         if root_path := scope.get("root_path", ""):
             path = path.removeprefix(root_path)
-        if path not in self._open_paths:
-            if self.keys is not None:
-                refusal = self._ask_for_key(scope, self.keys)
-            else:
-                refusal = self._take(address_of(scope))
-            if refusal is not None:
-                return refusal
-        scope[LET_IN] = self
-        return None
+        refusal = None if path in self._open_paths else self._refusal_of(scope)
+        if refusal is None:
+            scope[LET_IN] = self
+        return refusal
 
-    def _ask_for_key(self, scope: Scope, keys: ApiKeys) -> Response | None:
+    def _refusal_of(self, scope: Scope) -> Response | None:
+        if self.keys is None:
+            return self._take(address_of(scope))
         credentials: bytes | None = None
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -79,7 +76,7 @@ class Access:
                 credentials = value
         if credentials is None:
             return self._refusals.missing
-        key = keys.find(credentials)
+        key = self.keys.find(credentials)
         if key is None:
             is_bearer = credentials.lstrip(b" \t")[:6].lower() == b"bearer"
             return self._refusals.invalid if is_bearer else self._refusals.missing
