@@ -342,9 +342,10 @@ async def try_case(client: httpx2.AsyncClient, case: Case) -> tuple[list[Answer]
             if not case.closes:
                 writer.write(PROBE)
             probed = await answer(reader)
-            return (answers, False) if (probed.status, probed.body) == LIVES else ([*answers, probed], False)
         except (asyncio.IncompleteReadError, ConnectionError):
             return answers, True
+        else:
+            return (answers, False) if (probed.status, probed.body) == LIVES else ([*answers, probed], False)
         finally:
             sending.cancel()
             await asyncio.wait([sending])

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import httpx2
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -13,7 +12,7 @@ from tests.break_in import BOTH, break_in, write_keys
 from tests.conftest import in_database, running
 from tests.highload.notes import insert_notes, new_note, notes_service
 
-SECRET = "nobody may read this"
+TEXT = "nobody may read this"
 AS_BOTH = {"Authorization": f"Bearer {BOTH}"}
 
 
@@ -31,7 +30,7 @@ class Nothing:
 async def test_nobody_gets_in_without_the_right_key(
     database_url: str, tmp_path: Path, asked: list[Scope], way: str
 ) -> None:
-    note = new_note(SECRET)
+    note = new_note(TEXT)
     await in_database(database_url, lambda connection: insert_notes(connection, [note]))
     keys = read_keys(write_keys(tmp_path / "keys"))
     app = notes_service(database_url=database_url, access=Access(keys=keys, open_paths=[health.LIVEZ, health.READYZ]))
@@ -39,9 +38,9 @@ async def test_nobody_gets_in_without_the_right_key(
         app.add_middleware(Nothing)
     async with running(app) as client:
         before = await client.get("/notes", headers=AS_BOTH)
-        assert SECRET in before.text
+        assert TEXT in before.text
         asked.clear()
         await client.get("/notes", headers=AS_BOTH)
         assert len(asked) == (way == "long")
-        await break_in(client, "/notes", f"/notes/{note['id']}", SECRET.encode())
+        await break_in(client, "/notes", f"/notes/{note['id']}", TEXT.encode())
         assert (await client.get("/notes", headers=AS_BOTH)).json() == before.json()

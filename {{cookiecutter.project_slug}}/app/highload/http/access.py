@@ -68,18 +68,12 @@ class Access:
     def _refusal_of(self, scope: Scope) -> Response | None:
         if self.keys is None:
             return self._take(address_of(scope))
-        credentials: bytes | None = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                if credentials is not None:
-                    return self._refusals.invalid
-                credentials = value
-        if credentials is None:
-            return self._refusals.missing
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        # Several fields are one with a list (RFC 9110, section 5.3), which is no key.
+        credentials: bytes = values[0] if len(values) == 1 else b", ".join(values)
         key = self.keys.find(credentials)
         if key is None:
-            is_bearer = credentials.lstrip(b" \t")[:6].lower() == b"bearer"
-            return self._refusals.invalid if is_bearer else self._refusals.missing
+            return self._refusals.of_credentials(credentials)
         if key.expires <= time.time():
             return self._refusals.expired
         # A WebSocket has no method and may do anything.
@@ -100,9 +94,10 @@ class Access:
         if self.keys is None:
             who = "open to everybody who reaches it"
         else:
-            who = f"guarded by {len(self.keys)} API keys"
-            if self.keys.expired:
-                who += f", of which {self.keys.expired} have expired"
+            number, expired = len(self.keys), self.keys.expired
+            who = f"guarded by {number} API key{'' if number == 1 else 's'}"
+            if expired:
+                who += f", of which {expired} {'has' if expired == 1 else 'have'} expired"
         if self._rate is None:
             return who
         whose = "an address" if self.keys is None else "a key"
@@ -168,6 +163,10 @@ class Refusals:
             )
             for needed in (READ, WRITE)
         }
+
+    def of_credentials(self, credentials: bytes) -> Response:
+        """Return the refusal of what is no key."""
+        return self.invalid if credentials.lstrip(b" \t")[:6].lower() == b"bearer" else self.missing
 
     def _refuse(self, status: int, detail: str, error: str | None = None, more: str = "") -> Response:
         challenge = f'Bearer realm="{self._realm}"'

@@ -21,6 +21,8 @@ SCOPES = (READ, WRITE)
 RANDOM_BYTES = 32
 # Spellings of verified keys that are remembered.
 MOST_REMEMBERED = 4096
+# Bytes of one.
+LONGEST_REMEMBERED = 256
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 DIGEST = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
@@ -67,8 +69,8 @@ class ApiKeys:
             return known
         match = CREDENTIALS.fullmatch(credentials.strip(b" \t"))
         key = self._keys.get(sha256(match[1]).digest()) if match else None
-        # Nobody without a key can fill it.
-        if key is not None:
+        # Nobody without a key gets in here.
+        if key is not None and len(credentials) <= LONGEST_REMEMBERED:
             if len(self._remembered) >= MOST_REMEMBERED:
                 self._remembered.clear()
             self._remembered[credentials] = key
