@@ -51,13 +51,13 @@ async def test_the_log_says_how_open_the_service_is(database_url: str, tmp_path:
 async def test_the_document_needs_a_key_and_tells_of_it(serve: Serve, tmp_path: Path) -> None:
     async with serve(api_keys_file=write_keys(tmp_path / "keys")) as client:
         assert (await client.get("/openapi.json")).status_code == 401
-        document = (await client.get("/openapi.json", headers={"Authorization": f"Bearer {READER}"})).json()
-    assert document["components"]["securitySchemes"] == {
+        openapi = (await client.get("/openapi.json", headers={"Authorization": f"Bearer {READER}"})).json()
+    assert openapi["components"]["securitySchemes"] == {
         "ApiKey": {"type": "http", "scheme": "bearer", "description": "An API key"}
     }
     open_paths = {
         path
-        for path, operations in document["paths"].items()
+        for path, operations in openapi["paths"].items()
         for operation in operations.values()
         if "security" not in operation
     }

@@ -195,7 +195,7 @@ def address_of(scope: Scope) -> str:
     return client_of(client[0]) if client else ""
 
 
-def key_of(connection: HTTPConnection) -> ApiKey | None:
+def api_key_of(connection: HTTPConnection) -> ApiKey | None:
     """Return the API key with which a request came, or None where the service is open.
 
     For guards and for routes that are not shared; a shared run has no client.
