@@ -36,6 +36,10 @@ FILES_OF_FEATURES = {
         "tests/queues.py",
         "tests/test_items_queue.py",
     ],
+    "observability": [
+        "app/tracing.py",
+        "tests/test_tracing.py",
+    ],
 }
 
 ONE, MANY = ANSWERS["resource"], ANSWERS["resource_plural"]

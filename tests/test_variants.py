@@ -91,7 +91,7 @@ def test_the_tests_of_the_variant_pass(project: Path, variant: dict[str, bool]) 
     assert " passed" in done.stdout
     assert " failed" not in done.stdout
     assert re.search(r"Left out: \d+ tests that need servers", done.stdout)
-    assert ("skipped" in done.stdout) or not any(variant.values())
+    assert ("skipped" in done.stdout) or not (variant["caching"] or variant["queued_writes"])
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_fresh_checkout_runs_with_one_command(project: Path, variant: dict[str
 @pytest.fixture
 def checkout(project: Path, variant: dict[str, bool], tmp_path: Path) -> Path:
     """A copy of the project that a test may edit."""
-    if any(variant.values()):
+    if variant["caching"] or variant["queued_writes"]:
         pytest.skip("the Makefile and the servers are the same in every variant")
     return copy_of(project, tmp_path)
 
