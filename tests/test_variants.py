@@ -129,7 +129,7 @@ def test_a_guarded_service_keeps_to_its_openapi_document(
     keys = tmp_path / "api-keys"
     command = MAKE_A_KEY.replace("api-keys", shlex.quote(str(keys)))
     done = subprocess.run(
-        command, shell=True, cwd=project, env=environment_of(), capture_output=True, text=True, check=True
+        ["sh", "-c", command], cwd=project, env=environment_of(), capture_output=True, text=True, check=True
     )
     (key,) = re.findall(r"^\w+_[0-9a-f]{64}$", done.stderr, re.MULTILINE)
     header = f"Authorization: Bearer {key}"
