@@ -9,7 +9,8 @@ from fastapi import FastAPI
 
 from app import crud, db
 from app.config import NAME, Settings, load_settings
-from app.highload.http import health
+from app.highload import logs
+from app.highload.http import health, metrics
 from app.highload.http.access import Access
 from app.highload.repository import Storage
 from app.highload.schema import Schema
@@ -21,12 +22,10 @@ from app.highload.writes.publisher import open_publisher
 # {%- endif +%}
 from app.routes import items
 
-# These are served however full the service is.
-ALWAYS = [health.LIVEZ]
+# Whoever asks for these needs no API key and may name any host.
+OPEN = [health.LIVEZ, health.READYZ, metrics.METRICS]
 
 logger = logging.getLogger(__name__)
-
-LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 
 
 def create_app(settings: Settings) -> Service:
@@ -34,19 +33,17 @@ def create_app(settings: Settings) -> Service:
 
     Raises ConfigurationError when the API keys cannot be read.
     """
-    access = Access(
-        keys=settings.read_api_keys(),
-        rate=settings.rate,
-        realm=NAME,
-        # Whoever asks for these needs no key.
-        open_paths=[*ALWAYS, health.READYZ],
-    )
+    access = Access(keys=settings.read_api_keys(), rate=settings.rate, realm=NAME, open_paths=OPEN)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+        logs.configure(settings.log_level, settings.log_format)
+        logger.info("It answers for these hosts: %s.", ", ".join(settings.hosts))
+        for sentence in settings.warnings:
+            logger.warning(sentence)
         if settings.production or not access.is_open:
-            logger.log(logging.WARNING if access.keys is None else logging.INFO, "the service is %s", access.in_words())
+            level = logging.WARNING if access.keys is None else logging.INFO
+            logger.log(level, "The service is %s.", access.in_words())
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
             schema = Schema(database, db.ALEMBIC)
@@ -78,11 +75,15 @@ def create_app(settings: Settings) -> Service:
         max_body_bytes=settings.max_body_bytes,
         max_waiting=settings.max_waiting,
         public_url=settings.public_url,
-        always=ALWAYS,
+        always=[health.LIVEZ, metrics.METRICS],
         access=access,
+        allowed_hosts=settings.hosts,
+        any_host=OPEN,
+        root_path=settings.root_path,
     )
     app.include_flat(items.router)
     app.include_flat(health.router)
+    app.include_flat(metrics.router)
     return app
 
 

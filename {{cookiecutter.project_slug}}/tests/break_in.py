@@ -150,8 +150,13 @@ def places(path: str) -> Iterator[Case]:
     yield Case("a key in a trailer", request(path, "Transfer-Encoding: chunked", method="POST") + trailer)
     for field in ("X-Forwarded-For: 127.0.0.1", "X-Real-IP: 127.0.0.1", "Forwarded: for=127.0.0.1", "Via: 1.1 proxy"):
         yield Case(f"`{field}`", request(path, field))
-    for field in ("X-Original-URL: /livez", "X-Rewrite-URL: /livez", "X-Forwarded-Prefix: /livez", "Host: livez"):
+    for field in ("X-Original-URL: /livez", "X-Rewrite-URL: /livez", "X-Forwarded-Prefix: /livez"):
         yield Case(f"`{field}`", request(path, field))
+    yield Case("two hosts", request(path, "Host: livez"), (400,))
+    yield Case("no host", request(path).replace(b"Host: x\r\n", b""), (400,))
+    yield Case(
+        "an address with a key as the host", request(path).replace(b"Host: x", f"Host: {BOTH}@x".encode()), (400,)
+    )
 
 
 def paths(path: str) -> Iterator[Case]:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection, MutableMapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -13,7 +14,15 @@ from app.highload.http.access import Access, AccessLayer
 from app.highload.http.admission import Admission
 from app.highload.http.body_limit import BodyLimit
 from app.highload.http.head import HeadAsGet
+from app.highload.http.hosts import AllowedHosts, HostsLayer
 from app.highload.http.problems import add_problem_handlers, overloaded
+from app.highload.http.request_id import identified
+from app.highload.http.requests import ACTIVE, LIMIT, Requests
+from app.highload.http.root_path import RootPathTaken, place, refuse_routes_below
+from app.highload.http.security_headers import SecurityHeaders
+from app.highload.metrics.process import looked_at, observed_process
+from app.highload.metrics.slots import memory
+from app.highload.outside import ANY
 from app.highload.reads.shared import CannotShare
 from app.highload.reads.sharing import SharedReads, SharedReadsLayer
 
@@ -26,12 +35,17 @@ NOT_STARTED = (
 class Service(FastAPI):
     """A FastAPI application for high load.
 
-    Its layers are, from the outside: admission, access, the bound on bodies, the middleware that is added to it, HEAD,
-    shared reads, and then FastAPI's own.
+    Its layers are, from the outside: request id, security headers, admission, allowed hosts, access, the bound on
+    bodies, the middleware that is added to it, HEAD, shared reads, and then FastAPI's own.
 
     At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. `access` decides who
     may use the service, and how often. Bodies have at most `max_body_bytes`. `max_waiting` bounds those who wait for
-    one shared read. `public_url` is the address of the service in shared answers. All other options are FastAPI's.
+    one shared read. `public_url` is the address of the service in shared answers.
+
+    Requests name one of `allowed_hosts`, but for those to the paths in `any_host`. `root_path` is the path below which
+    a proxy shows the service; it is in front of each path of a request, or the proxy has taken it off.
+
+    All other options are FastAPI's.
     """
 
     def __init__(
@@ -43,14 +57,23 @@ class Service(FastAPI):
         public_url: str = "http://localhost:8000",
         always: Collection[str] = (),
         access: Access | None = None,
+        allowed_hosts: Collection[str] = (ANY,),
+        any_host: Collection[str] = (),
+        root_path: str = "",
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self._below = root_path
         self._max_body_bytes = max_body_bytes
         self._started = False
         self._own_stack: ASGIApp | None = None
-        self.admission = Admission(super().__call__, limit_concurrency, always=always)
         self.access = None if access is None or access.is_open else access
+        self.security = SecurityHeaders(https=public_url.startswith("https:"))
+        self.hosts = AllowedHosts(allowed_hosts, any_host=[root_path + path for path in any_host])
+        # The server compares what stands in the request, where the root path may have been taken off.
+        always = {*always, *(root_path + path for path in always)}
+        self.requests = Requests()
+        self.admission = Admission(super().__call__, limit_concurrency, always=always, requests=self.requests)
         self.reads = SharedReads(
             self,
             public_url=public_url,
@@ -90,9 +113,14 @@ class Service(FastAPI):
         return document
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Put the layers together."""
+        """Put the layers together.
+
+        Raises CannotShare or RootPathTaken.
+        """
+        refuse_routes_below(self._below, self)
         added = self.user_middleware
         self.user_middleware = [
+            Middleware(HostsLayer, hosts=self.hosts),
             *([] if self.access is None else [Middleware(AccessLayer, access=self.access)]),
             Middleware(BodyLimit, limit=self._max_body_bytes),
             *added,
@@ -103,6 +131,7 @@ class Service(FastAPI):
             self._own_stack = super().build_middleware_stack()
         finally:
             self.user_middleware = added
+        self.requests.bind(self.router.routes, self.reads.shared_paths)
         return self._own_stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,13 +144,21 @@ class Service(FastAPI):
             return
         if not self._started:
             raise RuntimeError(NOT_STARTED)
-        await self.admission(scope, receive, send)
+        self.place(scope)
+        await self.admission(scope, receive, self.security.add_to(identified(scope, send)))
+
+    def place(self, scope: Scope) -> None:
+        """Put a request below the root path; it may be done twice."""
+        place(scope, self._below)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
 
         async def tell(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
+                memory.join()
+                observing.enter_context(looked_at(self._look))
+                await observing.enter_async_context(observed_process())
                 self.reads.state = dict(state)
                 self._started = True
             if message["type"].startswith("lifespan.shutdown"):
@@ -129,7 +166,12 @@ class Service(FastAPI):
             await send(message)
 
         try:
-            await super().__call__(scope, receive, tell)
-        except CannotShare as error:
+            async with AsyncExitStack() as observing:
+                await super().__call__(scope, receive, tell)
+        except (CannotShare, RootPathTaken) as error:
             await send({"type": "lifespan.startup.failed", "message": f"The service does not start. {error}"})
             raise
+
+    def _look(self) -> None:
+        ACTIVE.set(self.admission.inside)
+        LIMIT.set(self.admission.limit)

@@ -12,11 +12,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.highload.http.keys import READ, WRITE, ApiKey, ApiKeys
 from app.highload.http.problems import problem, problem_responses
 from app.highload.http.rates import Buckets, Rate, client_of, seconds_until
+from app.highload.metrics.refusals import refusals
 
 # In the scope of a request: who was asked about it and let it in, and with which key.
 LET_IN = "highload.let_in"
 KEY = "highload.key"
 
+REFUSED = {401: refusals("key"), 403: refusals("scope"), 429: refusals("rate")}
 SAFE_METHODS = frozenset(["GET", "HEAD", "OPTIONS"])
 SCHEME = "ApiKey"
 POLICY = '"default"'
@@ -142,7 +144,9 @@ class AccessLayer:
         refusal = self._access.ask(scope)
         if refusal is None:
             await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
+            return
+        count_refusal(refusal.status_code)
+        if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
             await refusal(scope, receive, send)
@@ -187,6 +191,11 @@ def too_many(rate: Rate, seconds: int) -> Response:
             "RateLimit": f"{POLICY};r=0;t={seconds}",
         },
     )
+
+
+def count_refusal(status: int) -> None:
+    """Count a refusal that is sent."""
+    REFUSED[status].add()
 
 
 def address_of(scope: Scope) -> str:
