@@ -1540,15 +1540,15 @@ MUTATIONS += [
     Mutation(
         "a connection is used again after a shared answer",
         SERVER,
-        "        self._cycle.response_started = self._cycle.response_complete = True\n",
-        "        self._cycle.response_started = True\n",
+        "    cycle.response_started = cycle.response_complete = True\n",
+        "    cycle.response_started = True\n",
         ANSWERS,
         "assert 'no answer any more' == 'open'",
     ),
     Mutation(
         "a connection leaves no garbage",
         SERVER,
-        "        self._cycle.on_response = nothing\n",
+        "which refers to the cycle.\n    cycle.on_response = nothing\n",
         "",
         "highload/test_server.py::test_a_connection_leaves_no_garbage",
         "TimeoutError",
