@@ -30,7 +30,7 @@ from app.highload.reads.cache import Found, ResponseCache, Wanted
 
 # {%- endif +%}
 from app.highload.reads.dependencies import GRANTED, Granted, Guard
-from app.highload.reads.shared import SharedRoute, SharedRoutes
+from app.highload.reads.shared import CREDENTIALS, SharedRoute, SharedRoutes
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +112,18 @@ class SharedReads:
     them, `X-Cache` where they come from, and `Link` which page follows.
     """
 
-    def __init__(self, service: FastAPI, *, public_url: str, max_waiting: int, refusal: Response) -> None:
+    def __init__(
+        self,
+        service: FastAPI,
+        *,
+        public_url: str,
+        max_waiting: int,
+        refusal: Response,
+        checks_credentials: bool = False,
+    ) -> None:
         self._service = service
+        # Whether whoever is let in may read, whatever its credentials are.
+        self._checks_credentials = checks_credentials
         self._max_waiting = max_waiting
         # The answer to a read behind which too many wait already.
         self.refusal = Answer.of(refusal).with_default(CACHE_CONTROL, NO_STORE)
@@ -138,7 +148,7 @@ class SharedReads:
         Raises CannotShare.
         """
         self._app = app
-        self._routes = SharedRoutes(self._service.router.routes)
+        self._routes = SharedRoutes(self._service.router.routes, checks_credentials=self._checks_credentials)
         for route, path in self._routes.paths.items():
             route.seen.outcomes = counters_of(path)
         handlers = self._service.exception_handlers.values()
@@ -464,7 +474,7 @@ def cache_control(route: SharedRoute, status: int) -> bytes:
     """Return what others may do with an answer that all who may see it share."""
     if status >= FIRST_ERROR:
         return NO_STORE
-    return PRIVATE if route.guards else ASK_BEFORE_USE
+    return ASK_BEFORE_USE if route.not_shared >= CREDENTIALS else PRIVATE
 
 
 def next_page(route: SharedRoute, pages: list[str | None], query: bytes) -> bytes | None:
