@@ -20,6 +20,11 @@ from app.highload.writes.publisher import open_publisher
 # {%- endif +%}
 from app.routes import items
 
+# {%- if cookiecutter.observability +%}
+from app.tracing import open_traces, sampling
+
+# {%- endif +%}
+
 LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 
 
@@ -30,6 +35,9 @@ def create_app(settings: Settings) -> Service:
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
         logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
         async with AsyncExitStack() as stack:
+            # {% if cookiecutter.observability %}
+            await stack.enter_async_context(open_traces(settings))
+            # {% endif %}
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
             schema = Schema(database, db.ALEMBIC)
             await schema.warn()
@@ -61,6 +69,9 @@ def create_app(settings: Settings) -> Service:
         max_waiting=settings.max_waiting,
         public_url=settings.public_url,
         always=[health.LIVEZ],
+        # {% if cookiecutter.observability %}
+        sampling=sampling(settings),
+        # {% endif %}
     )
     app.include_flat(items.router)
     app.include_flat(health.router)

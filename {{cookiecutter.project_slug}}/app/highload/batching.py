@@ -7,6 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Protocol
 
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.spans import follow, in_span
+
+# {%- endif +%}
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +51,9 @@ class Batcher[K, V]:
 
     A caller joins only a flush that has not begun yet, so whatever happened before the call is visible to its flush.
     A flush belongs to no caller: it runs in an empty context, so no context variable of one of them reaches the others.
+    # {% if cookiecutter.observability %}
+    With a name in `span`, it has a span, which knows those of its callers.
+    # {% endif %}
     """
 
     def __init__(
@@ -57,8 +64,14 @@ class Batcher[K, V]:
         max_waiting: int,
         content_errors: tuple[type[Exception], ...] = (),
         outages: tuple[type[Exception], ...] = (),
+        # {% if cookiecutter.observability %}
+        span: str | None = None,
+        # {% endif %}
     ) -> None:
         self._send = send
+        # {% if cookiecutter.observability %}
+        self._span = span
+        # {% endif %}
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._content_errors = content_errors
@@ -82,6 +95,10 @@ class Batcher[K, V]:
         """
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded
+        # {% if cookiecutter.observability %}
+        if self._span is not None:
+            waiter = follow(waiter)
+        # {% endif %}
         self._waiting.append((entry, waiter))
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().create_task(self._flush_all(), context=Context())
@@ -111,7 +128,12 @@ class Batcher[K, V]:
             return
         results: Sequence[V | Exception]
         try:
-            results = await self._send([entry for entry, _ in batch])
+            send = self._send
+            # {% if cookiecutter.observability %}
+            if self._span is not None:
+                send = in_span(self._span, send, [waiter for _, waiter in batch])
+            # {% endif %}
+            results = await send([entry for entry, _ in batch])
         except self._content_errors as error:
             if len(batch) > 1:
                 for single in batch:

@@ -42,7 +42,13 @@ class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
         self._database = storage.database
         self._statements = Statements(resource)
         self._by_id = Batcher(
-            self._find_batch, max_batch=MAX_IDS, max_waiting=storage.max_waiting, outages=(DatabaseUnavailable,)
+            self._find_batch,
+            max_batch=MAX_IDS,
+            max_waiting=storage.max_waiting,
+            outages=(DatabaseUnavailable,),
+            # {% if cookiecutter.observability %}
+            span="find rows",
+            # {% endif %}
         )
         self.direct = DirectWriter(
             storage.database,

@@ -217,6 +217,10 @@ class Connection(HttpToolsProtocol):
         if not cycle.keep_alive or self.flow.write_paused or service.admission.full:
             return False
         scope = cast(Scope, cycle.scope)
+        # {% if cookiecutter.observability %}
+        if service.sampling is not None and service.sampling(scope):
+            return False
+        # {% endif %}
         read = service.reads.read_at_once(scope)
         if read is None or (read.route.guards and self._behind_proxy and is_forwarded(scope)):
             return False
@@ -408,8 +412,12 @@ def changed_call(kind: type[Service]) -> str | None:
     return None
 
 
-def writes_telemetry(app: FastAPI) -> bool:
+def writes_telemetry(app: Service) -> bool:
     """Whether FastAPI's own telemetry looks at each request; an unknown release is taken for one that does."""
+    # {% if cookiecutter.observability %}
+    if app.sampling is not None:
+        return False
+    # {% endif %}
     telemetry = getattr(app, "_native_telemetry", None)
     return telemetry is None or telemetry.enabled()
 

@@ -16,6 +16,11 @@ from app.highload.http.problems import add_problem_handlers, overloaded
 from app.highload.reads.shared import CannotShare
 from app.highload.reads.sharing import SharedReads, SharedReadsLayer
 
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.sampling import Sampling
+
+# {%- endif +%}
+
 NOT_STARTED = (
     "The service has not started, so nothing is open: let the server run its lifespan; in a test, write "
     "`with TestClient(app) as client:`."
@@ -31,6 +36,9 @@ class Service(FastAPI):
     At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. Bodies have at most
     `max_body_bytes`. `max_waiting` bounds those who wait for one shared read. `public_url` is the address of the
     service in shared answers. All other options are FastAPI's.
+    # {% if cookiecutter.observability %}
+    `sampling` decides which requests FastAPI's telemetry traces; without it, the telemetry is as FastAPI sets it up.
+    # {% endif %}
     """
 
     def __init__(
@@ -41,9 +49,20 @@ class Service(FastAPI):
         max_waiting: int,
         public_url: str = "http://localhost:8000",
         always: Collection[str] = (),
+        # {% if cookiecutter.observability %}
+        sampling: Sampling | None = None,
+        # {% endif %}
         **options: Any,
     ) -> None:
+        # {% if cookiecutter.observability %}
+        if sampling is not None:
+            exclude = sampling.leaves_out
+            options["telemetry"] = {"operation_spans": False, "metrics": False, "logs": False, "exclude": exclude}
+        # {% endif %}
         super().__init__(**options)
+        # {% if cookiecutter.observability %}
+        self.sampling = sampling
+        # {% endif %}
         self._max_body_bytes = max_body_bytes
         self._started = False
         self._own_stack: ASGIApp | None = None

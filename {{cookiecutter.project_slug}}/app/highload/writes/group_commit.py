@@ -62,6 +62,9 @@ class DirectWriter:
             max_waiting=max_waiting,
             content_errors=(ContentRefused,),
             outages=(DatabaseUnavailable,),
+            # {% if cookiecutter.observability %}
+            span="group commit",
+            # {% endif %}
         )
 
     async def create(self, row: Row) -> Receipt[Row]:

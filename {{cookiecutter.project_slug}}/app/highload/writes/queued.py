@@ -25,7 +25,15 @@ class QueuedWriter:
         max_waiting: int,
     ) -> None:
         self._direct = direct
-        self._publish = Batcher(publish, max_batch=MAX_BATCH, max_waiting=max_waiting, outages=(BrokerUnavailable,))
+        self._publish = Batcher(
+            publish,
+            max_batch=MAX_BATCH,
+            max_waiting=max_waiting,
+            outages=(BrokerUnavailable,),
+            # {% if cookiecutter.observability %}
+            span="publish rows",
+            # {% endif %}
+        )
 
     async def create(self, row: Row) -> Receipt[Row]:
         """Queue a row, or store it where that is the safer or the only way."""
