@@ -3,7 +3,7 @@
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from app.config import NAME, Settings
-from app.highload.http import health
+from app.highload.http import health, metrics
 from app.highload.tracing.sampling import Sampling
 
 
@@ -11,7 +11,7 @@ def sampling(settings: Settings) -> Sampling | None:
     """Return what decides which requests are traced, or None where no collector is named."""
     if settings.otel_exporter_otlp_endpoint is None:
         return None
-    return Sampling(settings.otel_traces_sampler_arg, never=[health.LIVEZ, health.READYZ])
+    return Sampling(settings.otel_traces_sampler_arg, never=[health.LIVEZ, health.READYZ, metrics.METRICS])
 
 
 def open_traces(settings: Settings) -> AbstractAsyncContextManager[None]:

@@ -77,8 +77,8 @@ async def test_a_trace_leads_from_the_client_to_the_row(
                 await client.get("/items", headers=headers)
                 await client.post("/items", json=NEW, headers=headers)
     # The last spans were sent before the process ended.
-    assert names_to("INSERT", collector, SAMPLED[0]) == ["POST /items", "group commit", "INSERT"]
-    assert names_to("SELECT", collector, SAMPLED[1]) == ["GET /items", "share a read", "SELECT"]
+    assert names_to("INSERT", collector, SAMPLED[0]) == ["POST /items", "flush insert", "INSERT"]
+    assert names_to("SELECT", collector, SAMPLED[1]) == ["GET /items", "flush run", "SELECT"]
     assert {span.trace_id.hex() for span in collector.spans} == set(SAMPLED[:2])
 
 
@@ -102,7 +102,7 @@ async def test_a_trace_leads_through_the_queue_to_the_row(
                     return (await client.get(answer.headers["location"])).status_code == 200
 
                 await eventually(stored)
-    way = ["POST /items", "publish rows", "process app.tasks.store_rows", "group commit", "INSERT"]
+    way = ["POST /items", "flush publish", "process app.tasks.store_rows", "flush insert", "INSERT"]
     assert names_to("INSERT", collector, SAMPLED[0]) == way
     assert {span.trace_id.hex() for span in collector.spans} == set(SAMPLED[:1])
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Protocol
 
+from app.highload.metrics.instruments import counter, histogram
+
 # {%- if cookiecutter.observability +%}
 from app.highload.tracing.spans import follow, in_span
 
@@ -14,8 +16,25 @@ from app.highload.tracing.spans import follow, in_span
 logger = logging.getLogger(__name__)
 
 
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
 class Overloaded(Exception):
     """More callers wait than are allowed to: try again later."""
+
+
+class Flushes:
+    """What is counted of the flushes of one kind."""
+
+    def __init__(self, kind: str) -> None:
+        # {% if cookiecutter.observability %}
+        self.kind = kind
+        # {% endif %}
+        self.size = histogram("highload_flush_size", "Entries that share a flush.", SIZES, kind=kind)
+        self.failures = counter("highload_flush_failures_total", "Flushes that failed as a whole.", kind=kind)
+
+
+OTHER = Flushes("other")
 
 
 class Waiter[V](Protocol):
@@ -51,8 +70,9 @@ class Batcher[K, V]:
 
     A caller joins only a flush that has not begun yet, so whatever happened before the call is visible to its flush.
     A flush belongs to no caller: it runs in an empty context, so no context variable of one of them reaches the others.
+    It is counted in `flushes`.
     # {% if cookiecutter.observability %}
-    With a name in `span`, it has a span, which knows those of its callers.
+    Where callers are traced, so is the flush.
     # {% endif %}
     """
 
@@ -64,14 +84,10 @@ class Batcher[K, V]:
         max_waiting: int,
         content_errors: tuple[type[Exception], ...] = (),
         outages: tuple[type[Exception], ...] = (),
-        # {% if cookiecutter.observability %}
-        span: str | None = None,
-        # {% endif %}
+        flushes: Flushes = OTHER,
     ) -> None:
         self._send = send
-        # {% if cookiecutter.observability %}
-        self._span = span
-        # {% endif %}
+        self._flushes = flushes
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._content_errors = content_errors
@@ -96,8 +112,7 @@ class Batcher[K, V]:
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded
         # {% if cookiecutter.observability %}
-        if self._span is not None:
-            waiter = follow(waiter)
+        waiter = follow(waiter)
         # {% endif %}
         self._waiting.append((entry, waiter))
         if self._flushing is None:
@@ -126,12 +141,12 @@ class Batcher[K, V]:
     async def _flush(self, batch: list[tuple[K, Waiter[V]]]) -> None:
         if not batch:
             return
+        self._flushes.size.observe(len(batch))
         results: Sequence[V | Exception]
         try:
             send = self._send
             # {% if cookiecutter.observability %}
-            if self._span is not None:
-                send = in_span(self._span, send, [waiter for _, waiter in batch])
+            send = in_span(f"flush {self._flushes.kind}", send, [waiter for _, waiter in batch])
             # {% endif %}
             results = await send([entry for entry, _ in batch])
         except self._content_errors as error:
@@ -141,10 +156,12 @@ class Batcher[K, V]:
                 return
             results = [error]
         except self._outages as error:
+            self._flushes.failures.add()
             batch = [*batch, *self._waiting]
             self._waiting.clear()
             results = [error] * len(batch)
         except Exception as error:  # noqa: BLE001 - the callers get it
+            self._flushes.failures.add()
             results = [error] * len(batch)
         except BaseException:
             for _, waiter in [*batch, *self._waiting]:

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode, Tracer
 from sqlalchemy import text
 
-from app.highload.batching import Batcher
+from app.highload.batching import Batcher, Flushes
 from app.highload.database import ContentRefused, open_database
 from app.highload.tracing import collector, spans
 from app.highload.tracing.collector import RequestsOnly, ToldOnce, send_traces
@@ -60,13 +60,13 @@ async def test_a_flush_is_a_child_of_its_first_caller_and_linked_to_the_others(m
         sent.append(entries)
         return [None] * len(entries)
 
-    batcher = Batcher(send, max_batch=10, max_waiting=10, span="flush")
+    batcher = Batcher(send, max_batch=10, max_waiting=10, flushes=Flushes("tested"))
     alone = await call(batcher, made, "alone")
     traced = asyncio.gather(*(call(batcher, made, name) for name in ("first", "second", "third")))
     await asyncio.gather(traced, batcher("untraced"))
     first, second, third = traced.result()
     assert sent == [["alone"], ["first", "second", "third", "untraced"]]
-    lonely, together = made.named("flush")
+    lonely, together = made.named("flush tested")
     assert lonely.parent is not None
     assert (lonely.parent.span_id, list(lonely.links)) == (alone.span_id, [])
     assert together.parent is not None
@@ -79,7 +79,7 @@ async def test_a_flush_of_callers_that_are_not_traced_has_no_span(made: Made) ->
     async def send(entries: Sequence[str]) -> Sequence[None]:
         return [None] * len(entries)
 
-    await Batcher(send, max_batch=10, max_waiting=10, span="flush")("untraced")
+    await Batcher(send, max_batch=10, max_waiting=10, flushes=Flushes("tested"))("untraced")
     assert made.exporter.get_finished_spans() == ()
 
 
@@ -109,8 +109,8 @@ async def test_the_words_of_an_error_are_in_no_span(made: Made) -> None:
         raise ValueError("secret")
 
     with pytest.raises(ValueError, match="secret"):
-        await call(Batcher(send, max_batch=10, max_waiting=10, span="flush"), made, "request")
-    (flush,) = made.named("flush")
+        await call(Batcher(send, max_batch=10, max_waiting=10, flushes=Flushes("tested")), made, "request")
+    (flush,) = made.named("flush tested")
     assert (flush.status.status_code, flush.status.description) == (StatusCode.ERROR, None)
     assert flush.events == ()
     assert flush.attributes is not None
