@@ -34,6 +34,11 @@ from app.highload.reads.answers import Answer, RawHeader
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
 from app.highload.service import Service
 
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.sampling import traced_by_client
+
+# {%- endif +%}
+
 logger = logging.getLogger(__name__)
 
 TESTED_WITH = "0.54."
@@ -221,7 +226,7 @@ class Connection(HttpToolsProtocol):
             return False
         scope = cast(Scope, cycle.scope)
         # {% if cookiecutter.observability %}
-        if service.sampling is not None and service.sampling(scope):
+        if service.sampling is not None and traced_by_client(scope):
             return False
         # {% endif %}
         read = service.reads.read_at_once(scope)

@@ -15,13 +15,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode, Tracer
 from sqlalchemy import text
+from starlette.types import Scope
 
 from app.highload.batching import Batcher, Flushes
 from app.highload.database import ContentRefused, open_database
 from app.highload.tracing import collector, spans
 from app.highload.tracing.collector import RequestsOnly, ToldOnce, send_traces
 from app.highload.tracing.sampling import Sampling
-from tests.conftest import lines_of
+from tests.conftest import Serve, lines_of
 
 CALLER = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-0"
 
@@ -31,9 +32,9 @@ class Made:
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
-        provider = TracerProvider(ParentBased(RequestsOnly()), shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.tracer: Tracer = provider.get_tracer("tests")
+        self.provider = TracerProvider(ParentBased(RequestsOnly()), shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer: Tracer = self.provider.get_tracer("tests")
 
     def named(self, name: str) -> list[ReadableSpan]:
         return [span for span in self.exporter.get_finished_spans() if span.name == name]
@@ -42,6 +43,7 @@ class Made:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Made:
     made = Made()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: made.provider)
     monkeypatch.setattr(spans, "tracer", lambda: made.tracer)
     return made
 
@@ -133,17 +135,25 @@ def test_a_request_is_traced_as_its_caller_or_by_chance(
     path: str, traceparent: str | None, share: float, sampled: bool
 ) -> None:
     headers = [(b"host", b"x"), *([(b"traceparent", traceparent.encode())] if traceparent else [])]
-    assert Sampling(share, never=["/livez"])({"path": path, "headers": headers}) is sampled
+    assert Sampling(share, never=["/livez"]).leaves_out({"path": path, "headers": headers}) is not sampled
 
 
-def test_the_share_is_that_of_all_requests_and_decided_once_for_each() -> None:
+def test_a_share_of_the_requests_is_traced() -> None:
     sampling = Sampling(0.1, never=[])
-    scopes = [{"path": "/notes", "headers": []} for _ in range(10_000)]
-    decided = [sampling(scope) for scope in scopes]
+    traced = sum(not sampling.leaves_out({"path": "/notes", "headers": []}) for _ in range(10_000))
     # Ten standard deviations.
-    assert 700 < sum(decided) < 1300
-    assert [sampling(scope) for scope in scopes] == decided
-    assert [not sampling.leaves_out(scope) for scope in scopes] == decided
+    assert 700 < traced < 1300
+
+
+async def test_a_read_takes_the_short_way_unless_its_client_traces_it(
+    serve: Serve, asked: list[Scope], made: Made
+) -> None:
+    async with serve(sampling=Sampling(1.0, never=[])) as client:
+        for headers in ({}, {"traceparent": CALLER + "0"}, {"traceparent": CALLER + "1"}):
+            assert (await client.get("/notes", headers=headers)).status_code == 200
+    ((_, traceparent),) = [field for scope in asked for field in scope["headers"] if field[0] == b"traceparent"]
+    assert (len(asked), traceparent.decode()) == (1, CALLER + "1")
+    assert [span.name for span in made.exporter.get_finished_spans()] == ["flush run", "GET /notes"]
 
 
 def test_only_a_request_begins_a_trace(made: Made) -> None:

@@ -149,7 +149,7 @@ class SharedReads:
         # As the router does, for those who look at it from outside.
         scope.update(endpoint=route.endpoint, route=route.route)
         # {% if cookiecutter.observability %}
-        serve_route(route.route.path)
+        serve_route(self._routes.paths[route])
         # {% endif %}
         read = None if ALONE in scope else await self._read_of(route, scope)
         if read is None or (answer := await self._answer_to(read)) is None:

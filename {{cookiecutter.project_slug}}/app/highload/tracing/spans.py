@@ -34,8 +34,11 @@ class Followed:
 
 def follow[W](waiter: W) -> W:
     """Return a waiter for a flush that knows its span, where it has one."""
-    caller = trace.get_current_span().get_span_context()
-    if not caller.trace_flags.sampled or isinstance(waiter, Followed):
+    current = trace.get_current_span()
+    if current is trace.INVALID_SPAN or isinstance(waiter, Followed):
+        return waiter
+    caller = current.get_span_context()
+    if not caller.trace_flags.sampled:
         return waiter
     return cast(W, Followed(waiter, caller))
 
