@@ -12,6 +12,7 @@ import errno
 import gc
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -45,6 +46,8 @@ told = python("-m", "app.config")
 if told.returncode:
     sys.exit(told.returncode)
 settings: dict[str, Any] = json.loads(told.stdout)
+# Run anew for each release, and never imported.
+logs = runpy.run_path(str(Path(__file__).parent / "app/highload/logs.py"))
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
@@ -94,6 +97,8 @@ backlog = 2048
 keepalive = 75
 graceful_timeout = settings["graceful_timeout"]
 loglevel = settings["log_level"]
+logconfig_dict = logs["configuration"](settings["log_level"], settings["log_format"])
+forwarded_allow_ips = settings["forwarded_allow_ips"]
 # The heartbeat is a file: in memory no slow disk can make a worker look dead.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app import crud, db
 from app.config import NAME, Settings, load_settings
+from app.highload import logs
 from app.highload.http import health, metrics
 from app.highload.repository import Storage
 from app.highload.schema import Schema
@@ -25,7 +26,7 @@ from app.tracing import open_traces, sampling
 
 # {%- endif +%}
 
-LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> Service:
@@ -33,7 +34,10 @@ def create_app(settings: Settings) -> Service:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+        logs.configure(settings.log_level, settings.log_format)
+        logger.info("It answers for these hosts: %s.", ", ".join(settings.hosts))
+        for sentence in settings.warnings:
+            logger.warning(sentence)
         async with AsyncExitStack() as stack:
             # {% if cookiecutter.observability %}
             await stack.enter_async_context(open_traces(settings))
@@ -69,6 +73,9 @@ def create_app(settings: Settings) -> Service:
         max_waiting=settings.max_waiting,
         public_url=settings.public_url,
         always=[health.LIVEZ, metrics.METRICS],
+        allowed_hosts=settings.hosts,
+        any_host=[health.LIVEZ, health.READYZ, metrics.METRICS],
+        root_path=settings.root_path,
         # {% if cookiecutter.observability %}
         sampling=sampling(settings),
         # {% endif %}

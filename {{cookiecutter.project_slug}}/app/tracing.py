@@ -1,10 +1,13 @@
 """Traces: off until OTEL_EXPORTER_OTLP_ENDPOINT names a collector."""
 
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from app.config import NAME, Settings
+from app.highload import logs
 from app.highload.http import health, metrics
 from app.highload.tracing.sampling import Sampling
+from app.highload.tracing.spans import ids_of_trace
 
 
 def sampling(settings: Settings) -> Sampling | None:
@@ -14,11 +17,18 @@ def sampling(settings: Settings) -> Sampling | None:
     return Sampling(settings.otel_traces_sampler_arg, never=[health.LIVEZ, health.READYZ, metrics.METRICS])
 
 
-def open_traces(settings: Settings) -> AbstractAsyncContextManager[None]:
-    """Begin to send spans to the collector that is named, if one is, and send the last ones at the end."""
+@asynccontextmanager
+async def open_traces(settings: Settings) -> AsyncGenerator[None]:
+    """Send spans to the collector that is named, if one is, and let lines of the log tell where they belong."""
     if settings.otel_exporter_otlp_endpoint is None:
-        return nullcontext()
+        yield
+        return
     # Without a collector, a process does not load what sends to one.
     from app.highload.tracing.collector import send_traces  # noqa: PLC0415
 
-    return send_traces(settings.otel_exporter_otlp_endpoint, service=NAME, environment=settings.environment)
+    logs.FIELDS.append(ids_of_trace)
+    try:
+        async with send_traces(settings.otel_exporter_otlp_endpoint, service=NAME, environment=settings.environment):
+            yield
+    finally:
+        logs.FIELDS.remove(ids_of_trace)

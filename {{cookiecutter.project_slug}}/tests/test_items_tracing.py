@@ -111,11 +111,13 @@ async def test_a_trace_leads_through_the_queue_to_the_row(
 PROGRAM = """
 import sys, threading
 from fastapi.testclient import TestClient
+from app.highload import logs
 from app.main import app
 with TestClient(app) as client:
     for _ in range(3):
         assert client.post("/items", json={"name": "x"}, headers={"traceparent": sys.argv[1]}).status_code == 201
     print([thread.name for thread in threading.enumerate() if thread.name.startswith("Otel")])
+    print([source.__name__ for source in logs.FIELDS])
 print({".".join(name.split(".")[:2]) for name in sys.modules if name.startswith("opentelemetry.exporter.")})
 """
 
@@ -132,7 +134,7 @@ async def run_service(database_url: str, **variables: str) -> list[str]:
 
 
 async def test_without_a_collector_nothing_is_loaded_and_nothing_runs(database_url: str) -> None:
-    assert await run_service(database_url) == ["[]", "set()"]
+    assert await run_service(database_url) == ["[]", "['request_fields']", "set()"]
 
 
 async def test_a_collector_that_does_not_answer_holds_up_nobody(database_url: str) -> None:
@@ -141,4 +143,8 @@ async def test_a_collector_that_does_not_answer_holds_up_nobody(database_url: st
         # Without a deadline of its own, the end would wait for so long.
         patient = {"OTEL_EXPORTER_OTLP_TIMEOUT": str(10 * PATIENCE), "OTEL_BSP_SCHEDULE_DELAY": "1"}
         printed = await run_service(database_url, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, **patient)
-        assert printed == ["['OtelBatchSpanRecordProcessor']", "{'opentelemetry.exporter'}"]
+        assert printed == [
+            "['OtelBatchSpanRecordProcessor']",
+            "['request_fields', 'ids_of_trace']",
+            "{'opentelemetry.exporter'}",
+        ]

@@ -156,6 +156,13 @@ async def test_a_read_takes_the_short_way_unless_its_client_traces_it(
     assert [span.name for span in made.exporter.get_finished_spans()] == ["flush run", "GET /notes"]
 
 
+def test_a_line_of_the_log_tells_where_it_belongs(made: Made) -> None:
+    assert spans.ids_of_trace() == {}
+    with made.tracer.start_as_current_span("request", kind=SpanKind.SERVER) as request:
+        context = request.get_span_context()
+        assert spans.ids_of_trace() == {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+
 def test_only_a_request_begins_a_trace(made: Made) -> None:
     with made.tracer.start_as_current_span("work in the background"):
         pass

@@ -24,7 +24,7 @@ class Sampling:
 
     def leaves_out(self, scope: Scope) -> bool:
         """Tell whether a request is not traced."""
-        if scope["path"] in self._never:
+        if scope["path"].removeprefix(scope.get("root_path", "")) in self._never:
             return True
         by_client = traced_by_client(scope)
         # Nobody gains from a guess.

@@ -97,6 +97,14 @@ def caller_in(traceparent: str) -> SpanContext:
     return trace.get_current_span(propagator.extract({TRACEPARENT: traceparent})).get_span_context()
 
 
+def ids_of_trace() -> dict[str, str]:
+    """Return what a line of the log tells of the current span, where that is sampled."""
+    caller = trace.get_current_span().get_span_context()
+    if not caller.trace_flags.sampled:
+        return {}
+    return {"trace_id": trace.format_trace_id(caller.trace_id), "span_id": trace.format_span_id(caller.span_id)}
+
+
 def headers_of_message() -> dict[str, str]:
     """Return the headers of a message that goes on in the current trace."""
     headers: dict[str, str] = {}
