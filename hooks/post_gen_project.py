@@ -26,6 +26,7 @@ FILES_OF_FEATURES = {
         "app/highload/writes/publisher.py",
         "app/highload/writes/queue.py",
         "app/highload/writes/queued.py",
+        "app/highload/tracing/tasks.py",
         "app/highload/worker.py",
         "app/tasks.py",
         "tests/highload/releases.py",
@@ -38,8 +39,15 @@ FILES_OF_FEATURES = {
         "tests/test_items_queue.py",
     ],
     "observability": [
+        "app/highload/tracing/__init__.py",
+        "app/highload/tracing/collector.py",
+        "app/highload/tracing/sampling.py",
+        "app/highload/tracing/spans.py",
+        "app/highload/tracing/tasks.py",
         "app/tracing.py",
-        "tests/test_tracing.py",
+        "tests/collector.py",
+        "tests/highload/test_tracing.py",
+        "tests/test_items_tracing.py",
     ],
 }
 
@@ -85,7 +93,8 @@ def remove_files_of_features_that_are_off(rendered: set[Path]) -> None:
     for feature, paths in FILES_OF_FEATURES.items():
         if not ANSWERS[feature]:
             for path in rendered.intersection(map(Path, paths)):
-                path.unlink()
+                # One that belongs to two features may be gone.
+                path.unlink(missing_ok=True)
 
 
 def name_the_resource(rendered: set[Path]) -> str | None:

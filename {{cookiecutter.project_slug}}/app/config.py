@@ -149,6 +149,13 @@ class Settings(BaseSettings):
     worker_replicas: PositiveInt = 3
     metrics_port: int = Field(default=9100, ge=0, le=65_535)
     # {% endif %}
+    # {% if cookiecutter.observability %}
+
+    otel_exporter_otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+\S*$")] | None = None
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    otel_traces_sampler: Literal["parentbased_traceidratio"] = "parentbased_traceidratio"
+    otel_traces_sampler_arg: float = Field(default=0.01, ge=0, le=1)
+    # {% endif %}
 
     # Below what `auto` depends on.
     web_concurrency: WorkerCount = "auto"  # type: ignore[assignment]

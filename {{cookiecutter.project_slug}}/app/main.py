@@ -22,6 +22,11 @@ from app.highload.writes.publisher import open_publisher
 # {%- endif +%}
 from app.routes import items
 
+# {%- if cookiecutter.observability +%}
+from app.tracing import open_traces, sampling
+
+# {%- endif +%}
+
 # Whoever asks for these needs no API key and may name any host.
 OPEN = [health.LIVEZ, health.READYZ, metrics.METRICS]
 
@@ -45,6 +50,9 @@ def create_app(settings: Settings) -> Service:
             level = logging.WARNING if access.keys is None else logging.INFO
             logger.log(level, "The service is %s.", access.in_words())
         async with AsyncExitStack() as stack:
+            # {% if cookiecutter.observability %}
+            await stack.enter_async_context(open_traces(settings))
+            # {% endif %}
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
             schema = Schema(database, db.ALEMBIC)
             await schema.warn()
@@ -80,6 +88,9 @@ def create_app(settings: Settings) -> Service:
         allowed_hosts=settings.hosts,
         any_host=OPEN,
         root_path=settings.root_path,
+        # {% if cookiecutter.observability %}
+        sampling=sampling(settings),
+        # {% endif %}
     )
     app.include_flat(items.router)
     app.include_flat(health.router)

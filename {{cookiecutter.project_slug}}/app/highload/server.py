@@ -42,6 +42,11 @@ from app.highload.reads.shared import NOT_SHARED
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
 from app.highload.service import Service
 
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.sampling import traced_by_client
+
+# {%- endif +%}
+
 logger = logging.getLogger(__name__)
 
 TESTED_WITH = "0.54."
@@ -248,6 +253,10 @@ class Connection(HttpToolsProtocol):
             refusal = access.ask(scope)
             if refusal is not None:
                 return self._refuse(cycle, service, refusal)
+        # {% if cookiecutter.observability %}
+        if service.sampling is not None and traced_by_client(scope):
+            return False
+        # {% endif %}
         read = service.reads.read_at_once(scope, self._see_client)
         if read is None:
             return False
@@ -511,8 +520,12 @@ def changed_call(kind: type[Service]) -> str | None:
     return None
 
 
-def writes_telemetry(app: FastAPI) -> bool:
+def writes_telemetry(app: Service) -> bool:
     """Whether FastAPI's own telemetry looks at each request; an unknown release is taken for one that does."""
+    # {% if cookiecutter.observability %}
+    if app.sampling is not None:
+        return False
+    # {% endif %}
     telemetry = getattr(app, "_native_telemetry", None)
     return telemetry is None or telemetry.enabled()
 

@@ -31,6 +31,11 @@ from app.highload.reads.cache import Found, ResponseCache, Wanted
 from app.highload.reads.dependencies import GRANTED, Granted, Guard
 from app.highload.reads.shared import SharedRoute, SharedRoutes
 
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.spans import follow, serve_route
+
+# {%- endif +%}
+
 logger = logging.getLogger(__name__)
 
 # Bytes; longer ones are nobody's page, and would fill the memory.
@@ -157,6 +162,9 @@ class SharedReads:
             return
         # As the router does, for those who look at it from outside.
         scope.update(endpoint=route.endpoint, route=route.route)
+        # {% if cookiecutter.observability %}
+        serve_route(self._routes.paths[route])
+        # {% endif %}
         read = None if ALONE in scope else await self._read_of(route, scope)
         if read is None or (answer := await self._answer_to(read)) is None:
             route.seen.outcomes[BYPASS].add()
@@ -203,6 +211,10 @@ class SharedReads:
 
         Raises Overloaded at once when too many wait already.
         """
+        # {% if cookiecutter.observability %}
+        # A look-up in between belongs to nobody.
+        waiter = follow(waiter)
+        # {% endif %}
         # {% if cookiecutter.caching %}
         if self.cache is not None:
             self.cache.submit(Wanted(read.key, self._places_of(read)), LookUp(self, read, waiter))
