@@ -12,7 +12,7 @@ from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
-FEATURES = ("caching", "queued_writes")
+FEATURES = ("caching", "queued_writes", "observability")
 # An answer that holds another one by default, and is wrong for the same reason then.
 MADE_OF = {"resource_plural": "resource", "description": "resource_plural", "author_name": "project_name"}
 
