@@ -2,6 +2,9 @@
 
 The master imports nothing of the service and asks processes of their own instead. So a reload (SIGHUP) takes the new
 release as a whole, or, where that does not start, stays with the old one. New dependencies need a restart.
+
+All that it holds of the service is memory in which the workers count (`app/highload/metrics/slots.py`): a slot for each,
+which a later worker goes on with. A release that counts something else gets memory of its own.
 """
 
 import asyncio
@@ -13,14 +16,23 @@ import signal
 import socket
 import subprocess
 import sys
+from mmap import mmap
 from pathlib import Path
 from typing import Any, ClassVar
 
 from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
-START = "from app.main import app; app.build_middleware_stack()"
+START = """
+from app.highload.metrics.instruments import digest
+from app.main import app
+app.build_middleware_stack()
+print(digest())
+"""
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
+# For 64 workers of a release and 64 of the next one, which begin before those end. What is not written takes no memory.
+SLOTS = 128
+SLOT_BYTES = 262_144
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +50,10 @@ settings: dict[str, Any] = json.loads(told.stdout)
 class Worker(UvicornWorker):  # type: ignore[misc]
     """A Uvicorn worker that finishes before it is killed."""
 
+    # Where it counts; None when there is no free slot.
+    counters: mmap | None = None
+    slot: int | None = None
+
     CONFIG_KWARGS: ClassVar = {
         "lifespan": "on",
         # Gunicorn kills at the graceful timeout; the last seconds are for the end of the lifespan.
@@ -53,8 +69,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]
             signal.signal(number, lambda *_: os._exit(0))
 
     async def _serve(self) -> None:
-        from app.highload.server import GracefulServer, http_protocol  # noqa: PLC0415 - the master must not have it
+        # The master must not have these.
+        from app.highload.metrics.slots import memory  # noqa: PLC0415
+        from app.highload.server import GracefulServer, http_protocol  # noqa: PLC0415
 
+        if self.counters is not None and self.slot is not None:
+            memory.lend(self.counters, self.slot, SLOT_BYTES)
         self.config.app = self.wsgi
         self.config.http = http_protocol()
         server = GracefulServer(self.config, client_timeout=settings["client_timeout"])
@@ -99,15 +119,44 @@ def on_starting(arbiter: Arbiter) -> None:
     if arbiter.cfg.reload:
         sys.exit("Gunicorn cannot end a Uvicorn worker when the code changes: leave out --reload, and run make dev.")
     refuse_ports_in_use(arbiter)
+    arbiter.counters = mmap(-1, SLOTS * SLOT_BYTES)
     reload = arbiter.reload
 
     def reload_if_it_starts() -> None:
-        if python("-c", START).returncode:
+        start = python("-c", START)
+        if start.returncode:
             arbiter.log.error("The new release does not start, for the reason above: the old one goes on.")
             return
+        if digest_in(arbiter.counters) not in (0, int(start.stdout.split()[-1])):
+            arbiter.counters = mmap(-1, SLOTS * SLOT_BYTES)
         reload()
 
     arbiter.reload = reload_if_it_starts
+
+
+def digest_in(counters: mmap) -> int:
+    """Return what describes the numbers in memory, or 0 for nothing."""
+    with memoryview(counters) as view, view.cast("d") as numbers:
+        return max(int(number) for number in numbers[:: SLOT_BYTES // 8])
+
+
+def pre_fork(arbiter: Arbiter, worker: Worker) -> None:
+    """Lend a new worker a slot that no living one has."""
+    if not hasattr(arbiter, "counters"):
+        return
+    lent = {other.slot for other in arbiter.WORKERS.values() if other.counters is arbiter.counters}
+    worker.counters = arbiter.counters
+    worker.slot = next((slot for slot in range(SLOTS) if slot not in lent), None)
+
+
+def child_exit(_: Arbiter, worker: Worker) -> None:
+    """Let the gauges of a worker that has ended, however it did, count no more."""
+    if worker.counters is None or worker.slot is None:
+        return
+    with memoryview(worker.counters) as view, view.cast("d") as numbers:
+        begin = worker.slot * SLOT_BYTES // 8
+        for gauge in range(int(numbers[begin + 1])):
+            numbers[begin + 2 + gauge] = 0
 
 
 def post_worker_init(_: Worker) -> None:

@@ -122,6 +122,7 @@ class Settings(BaseSettings):
     broker_deadline: PositiveFloat = 1.0
     worker_concurrency: PositiveInt = 2
     worker_replicas: PositiveInt = 3
+    metrics_port: int = Field(default=9100, ge=0, le=65_535)
     # {% endif %}
 
     # Below what `auto` depends on.
@@ -152,6 +153,17 @@ class Settings(BaseSettings):
         """Whether the database is a SQLite file."""
         return addresses.is_sqlite(self.database_url)
 
+    @property
+    def connection_budget(self) -> tuple[int, int]:
+        """The connections that all processes together may need, and those that the database allows."""
+        if self.embedded_database:
+            return 0, 0
+        planned = self.api_replicas * self.web_concurrency * self.db_pool_size + self.db_reserved_connections
+        # {% if cookiecutter.queued_writes %}
+        planned += self.worker_replicas * self.worker_concurrency
+        # {% endif %}
+        return planned, self.db_max_connections
+
     @model_validator(mode="after")
     def refuse_embedded_parts_in_production(self) -> Self:
         """Check that production names a server for every part."""
@@ -170,19 +182,16 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def fit_the_connection_budget(self) -> Self:
         """Check that all processes together stay below the connections that the database allows."""
-        if self.embedded_database:
-            return self
+        planned, limit = self.connection_budget
         api = self.api_replicas * self.web_concurrency
-        needed = api * self.db_pool_size + self.db_reserved_connections
         sum_in_words = f"{api} API workers x {self.db_pool_size} + {self.db_reserved_connections} in reserve"
         # {% if cookiecutter.queued_writes %}
         writers = self.worker_replicas * self.worker_concurrency
-        needed += writers
         sum_in_words += f" + {writers} Celery processes x 1"
         # {% endif %}
-        if needed > self.db_max_connections:
+        if planned > limit:
             raise ValueError(
-                f"{sum_in_words} = {needed} database connections, but DB_MAX_CONNECTIONS is {self.db_max_connections}: "
+                f"{sum_in_words} = {planned} database connections, but DB_MAX_CONNECTIONS is {limit}: "
                 "lower WEB_CONCURRENCY or DB_POOL_SIZE, "
                 # {% if cookiecutter.queued_writes %}
                 "lower WORKER_CONCURRENCY, "

@@ -26,7 +26,13 @@ QUEUE = RowQueue(f"{NAME}.rows", "app.tasks.store_rows")
 
 def open_database(settings: Settings, *, pool_size: int) -> AbstractAsyncContextManager[Database]:
     """Open the configured database with a pool of connections, and close it."""
-    return database.open_database(settings.database_url, name=NAME, pool_size=pool_size, timeout=settings.db_timeout)
+    return database.open_database(
+        settings.database_url,
+        name=NAME,
+        pool_size=pool_size,
+        timeout=settings.db_timeout,
+        budget=settings.connection_budget,
+    )
 
 
 # {% if cookiecutter.caching %}

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from app import crud, db
 from app.config import NAME, Settings, load_settings
-from app.highload.http import health
+from app.highload.http import health, metrics
 from app.highload.repository import Storage
 from app.highload.schema import Schema
 from app.highload.service import Service
@@ -60,10 +60,11 @@ def create_app(settings: Settings) -> Service:
         max_body_bytes=settings.max_body_bytes,
         max_waiting=settings.max_waiting,
         public_url=settings.public_url,
-        always=[health.LIVEZ],
+        always=[health.LIVEZ, metrics.METRICS],
     )
     app.include_flat(items.router)
     app.include_flat(health.router)
+    app.include_flat(metrics.router)
     return app
 
 

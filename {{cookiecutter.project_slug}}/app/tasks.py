@@ -39,7 +39,7 @@ async def open_storage() -> AsyncGenerator[Storage]:
         yield storage
 
 
-process = worker.WorkerProcess(open_storage, crud.RESOURCES)
+process = worker.WorkerProcess(open_storage, crud.RESOURCES, metrics_port=settings.metrics_port)
 
 
 @celery.task(name=db.QUEUE.task)

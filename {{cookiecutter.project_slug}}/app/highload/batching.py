@@ -7,11 +7,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Protocol
 
+from app.highload.metrics.instruments import counter, histogram
+
 logger = logging.getLogger(__name__)
+
+
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 class Overloaded(Exception):
     """More callers wait than are allowed to: try again later."""
+
+
+class Flushes:
+    """What is counted of the flushes of one kind."""
+
+    def __init__(self, kind: str) -> None:
+        self.size = histogram("highload_flush_size", "Entries that share a flush.", SIZES, kind=kind)
+        self.failures = counter("highload_flush_failures_total", "Flushes that failed as a whole.", kind=kind)
+
+
+OTHER = Flushes("other")
 
 
 class Waiter[V](Protocol):
@@ -47,6 +63,7 @@ class Batcher[K, V]:
 
     A caller joins only a flush that has not begun yet, so whatever happened before the call is visible to its flush.
     A flush belongs to no caller: it runs in an empty context, so no context variable of one of them reaches the others.
+    It is counted in `flushes`.
     """
 
     def __init__(
@@ -57,8 +74,10 @@ class Batcher[K, V]:
         max_waiting: int,
         content_errors: tuple[type[Exception], ...] = (),
         outages: tuple[type[Exception], ...] = (),
+        flushes: Flushes = OTHER,
     ) -> None:
         self._send = send
+        self._flushes = flushes
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._content_errors = content_errors
@@ -109,6 +128,7 @@ class Batcher[K, V]:
     async def _flush(self, batch: list[tuple[K, Waiter[V]]]) -> None:
         if not batch:
             return
+        self._flushes.size.observe(len(batch))
         results: Sequence[V | Exception]
         try:
             results = await self._send([entry for entry, _ in batch])
@@ -119,10 +139,12 @@ class Batcher[K, V]:
                 return
             results = [error]
         except self._outages as error:
+            self._flushes.failures.add()
             batch = [*batch, *self._waiting]
             self._waiting.clear()
             results = [error] * len(batch)
         except Exception as error:  # noqa: BLE001 - the callers get it
+            self._flushes.failures.add()
             results = [error] * len(batch)
         except BaseException:
             for _, waiter in [*batch, *self._waiting]:

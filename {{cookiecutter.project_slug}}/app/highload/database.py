@@ -13,8 +13,11 @@ from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import Pool, QueuePool
 
 from app.highload.addresses import NO_PREPARED_STATEMENTS, is_sqlite
+from app.highload.metrics.instruments import gauge
+from app.highload.metrics.process import looked_at
 from app.highload.sqlite import behave_as_postgresql
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,16 @@ SQLITE_CONFLICTS = ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", 
 SQLITE_NAMED = (*SQLITE_CONFLICTS, "SQLITE_CONSTRAINT_CHECK", "SQLITE_CONSTRAINT_NOTNULL")
 # Seconds between two lines of the log about an outage, in which every statement fails.
 QUIET = 1.0
+
+POOL = "Connections to the database that all pools hold."
+USED = gauge("highload_pool_connections", POOL, state="used")
+IDLE = gauge("highload_pool_connections", POOL, state="idle")
+POOL_LIMIT = gauge("highload_pool_limit", "Connections to the database that all pools may hold.")
+# The same in all processes.
+BUDGET_PLANNED = gauge(
+    "highload_database_connections_planned", "Connections to the database that all processes may need.", max
+)
+BUDGET_LIMIT = gauge("highload_database_connections_limit", "DB_MAX_CONNECTIONS.", max)
 
 type Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 type Work[T] = Callable[[AsyncConnection], Awaitable[T]]
@@ -223,13 +236,29 @@ async def open_database(
     name: str,
     pool_size: int,
     timeout: float,
+    budget: tuple[int, int] = (0, 0),
 ) -> AsyncGenerator[Database]:
-    """Open the pool and close it; connections are made when they are first used."""
+    """Open the pool and close it; connections are made when they are first used.
+
+    `budget` is told to those who watch: the connections that all processes may need, and those that there may be.
+    """
     engine = create_engine(url, name=name, pool_size=pool_size, timeout=timeout)
     try:
-        yield Database(engine, timeout=timeout)
+        with looked_at(lambda: look_at(engine.pool, budget)):
+            yield Database(engine, timeout=timeout)
     finally:
         await engine.dispose()
+
+
+def look_at(pool: Pool, budget: tuple[int, int]) -> None:
+    """Set the gauges of a pool."""
+    planned, limit = budget
+    BUDGET_PLANNED.set(planned)
+    BUDGET_LIMIT.set(limit)
+    if isinstance(pool, QueuePool):
+        USED.set(pool.checkedout())
+        IDLE.set(pool.checkedin())
+        POOL_LIMIT.set(pool.size())
 
 
 def create_engine(url: str, *, name: str, pool_size: int, timeout: float) -> AsyncEngine:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnElement
 from sqlalchemy.engine import Row as SQLRow
 
-from app.highload.batching import Batcher
+from app.highload.batching import Batcher, Flushes
 from app.highload.database import Database, DatabaseUnavailable, Work
 from app.highload.generations import announce, announce_no_key, ended_by_change, ended_by_insert, lists, slot
 from app.highload.pagination import Position, decode_cursor, encode_cursor
@@ -28,6 +28,7 @@ from app.highload.writes.queued import QueuedWriter
 # {%- endif +%}
 
 MAX_IDS = 500
+LOOK_UPS = Flushes("rows")
 
 
 class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
@@ -42,7 +43,11 @@ class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
         self._database = storage.database
         self._statements = Statements(resource)
         self._by_id = Batcher(
-            self._find_batch, max_batch=MAX_IDS, max_waiting=storage.max_waiting, outages=(DatabaseUnavailable,)
+            self._find_batch,
+            max_batch=MAX_IDS,
+            max_waiting=storage.max_waiting,
+            outages=(DatabaseUnavailable,),
+            flushes=LOOK_UPS,
         )
         self.direct = DirectWriter(
             storage.database,

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence, Sized
 from contextlib import suppress
 from functools import cache, partial
 from socket import socket
+from time import perf_counter
 from types import FunctionType
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.highload.batching import Overloaded
 from app.highload.http.deadlines import Awaited, Deadlines
 from app.highload.http.problems import problem
+from app.highload.metrics.refusals import WAITING
 from app.highload.reads.answers import Answer, RawHeader
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
 from app.highload.service import Service
@@ -194,6 +196,7 @@ class Connection(HttpToolsProtocol):
         self._without_result = 0
         service = self._service
         if service is not None and service.admission.full and self._may_refuse(service.admission.always):
+            service.requests.refuse(self.parser.get_method().decode(), service.reads.refusal.status)
             self.send(service.reads.refusal)
             return
         super().on_headers_complete()
@@ -261,6 +264,7 @@ class SharedRead:
         self._service = service
         self._tasks = cast(set[Any], connection.tasks)
         self._ended = False
+        self._begun = perf_counter()
 
     def begin(self) -> None:
         """Take the place."""
@@ -278,14 +282,18 @@ class SharedRead:
         # Not `cycle.disconnected`: that is told to the newest request of a connection only.
         if outcome is None and not self._connection.transport.is_closing():
             self._connection.run_alone(self._cycle)
+        elif outcome is None:
+            self._send(None)
         else:
-            self._send(outcome and heed_conditions(self._read.scope, outcome))
+            self._service.reads.counters[self._read.route][outcome.cache_status].add()
+            self._send(heed_conditions(self._read.scope, outcome))
 
     def set_exception(self, exception: Exception) -> None:
         """Tell the client that too many wait. To anything else there is no answer, so hang up."""
         if isinstance(exception, Overloaded):
             self._end()
             self._tasks.discard(self)
+            WAITING.add()
             self._send(self._service.reads.refusal)
             return
         self._connection.logger.error("Exception in ASGI application", exc_info=exception)
@@ -305,6 +313,9 @@ class SharedRead:
         self._cycle.response_started = self._cycle.response_complete = True
         # It refers to the connection, which refers to the cycle.
         self._cycle.on_response = nothing
+        if answer is not None:
+            histograms = self._service.requests.shared[self._read.route]
+            histograms.observe(answer.status, perf_counter() - self._begun)
         if answer is not None and not self._connection.transport.is_closing():
             self._connection.send(answer, keep_alive=self._cycle.keep_alive)
 

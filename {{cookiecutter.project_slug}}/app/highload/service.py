@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection, MutableMapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -13,6 +14,9 @@ from app.highload.http.admission import Admission
 from app.highload.http.body_limit import BodyLimit
 from app.highload.http.head import HeadAsGet
 from app.highload.http.problems import add_problem_handlers, overloaded
+from app.highload.http.requests import ACTIVE, LIMIT, Requests
+from app.highload.metrics.process import looked_at, observed_process
+from app.highload.metrics.slots import memory
 from app.highload.reads.shared import CannotShare
 from app.highload.reads.sharing import SharedReads, SharedReadsLayer
 
@@ -47,7 +51,8 @@ class Service(FastAPI):
         self._max_body_bytes = max_body_bytes
         self._started = False
         self._own_stack: ASGIApp | None = None
-        self.admission = Admission(super().__call__, limit_concurrency, always=always)
+        self.requests = Requests()
+        self.admission = Admission(super().__call__, limit_concurrency, always=always, requests=self.requests)
         self.reads = SharedReads(self, public_url=public_url, max_waiting=max_waiting, refusal=overloaded())
         add_problem_handlers(self)
         # Those that a user gives as an option come before the engine's.
@@ -85,6 +90,7 @@ class Service(FastAPI):
             self._own_stack = super().build_middleware_stack()
         finally:
             self.user_middleware = added
+        self.requests.bind(self.router.routes, self.reads.shared_paths)
         return self._own_stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,6 +110,9 @@ class Service(FastAPI):
 
         async def tell(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
+                memory.join()
+                observing.enter_context(looked_at(self._look))
+                await observing.enter_async_context(observed_process())
                 self.reads.state = dict(state)
                 self._started = True
             if message["type"].startswith("lifespan.shutdown"):
@@ -111,7 +120,12 @@ class Service(FastAPI):
             await send(message)
 
         try:
-            await super().__call__(scope, receive, tell)
+            async with AsyncExitStack() as observing:
+                await super().__call__(scope, receive, tell)
         except CannotShare as error:
             await send({"type": "lifespan.startup.failed", "message": f"The service does not start. {error}"})
             raise
+
+    def _look(self) -> None:
+        ACTIVE.set(self.admission.inside)
+        LIMIT.set(self.admission.limit)

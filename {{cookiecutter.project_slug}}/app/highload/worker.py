@@ -8,17 +8,28 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
+from mmap import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from billiard import pool
+from billiard import current_process, pool
 from celery import Task
 from celery.exceptions import Reject
-from celery.signals import heartbeat_sent, worker_process_init, worker_process_shutdown
+from celery.signals import (
+    heartbeat_sent,
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+)
 from kombu import Exchange, Queue
 
 from app.highload.database import ContentRefused, DatabaseUnavailable, MissingReference
 from app.highload.idempotency import IdempotencyKeyReused
+from app.highload.metrics.exposition import serve_exposition
+from app.highload.metrics.instruments import Counter, counter
+from app.highload.metrics.process import observed_process
+from app.highload.metrics.slots import SLOT_BYTES, SLOTS, memory
 from app.highload.repository import Repository, Storage
 from app.highload.resource import Message, Resource, Row, id_in
 from app.highload.writes.group_commit import DirectWriter
@@ -36,6 +47,25 @@ PAUSE = 0.2
 LONGEST_START = 60.0
 # Tenths of a second.
 WAIT_FOR_PARENT = 20
+# The name of a resource that this release does not know.
+UNKNOWN = "unknown"
+
+
+class Counters(NamedTuple):
+    """What is counted of the messages of a resource."""
+
+    stored: Counter
+    dead_letters: Counter
+    returned: Counter
+
+    @classmethod
+    def of(cls, resource: str) -> Self:
+        """Return the counters of a resource."""
+        return cls(
+            counter("highload_stored_total", "Rows that are stored now, or were before.", resource=resource),
+            counter("highload_dead_letters_total", "Messages sent to the dead letters by workers.", resource=resource),
+            counter("highload_returned_total", "Messages sent to the end of the queue again.", resource=resource),
+        )
 
 
 def reliable(queue: RowQueue) -> dict[str, Any]:
@@ -62,12 +92,16 @@ class WorkerProcess:
     """The event loop of one worker process, in a thread of its own, with the connections that outlive a task.
 
     `open_storage` opens them. They open after Celery has forked the process, and close before it ends.
+
+    The parent serves what all processes count on `metrics_port`; 0 is for nowhere.
     """
 
     def __init__(
         self,
         open_storage: Callable[[], AbstractAsyncContextManager[Storage]],
         resources: Sequence[Resource[Any, Any, Any]],
+        *,
+        metrics_port: int = 0,
     ) -> None:
         self._open_storage = open_storage
         self._resources = resources
@@ -75,11 +109,33 @@ class WorkerProcess:
         self._stop: asyncio.Event
         self._thread: threading.Thread
         self.repositories: dict[str, Repository[Any, Any, Any]]
+        self._metrics_port = metrics_port
+        self._counters = {name: Counters.of(name) for name in [UNKNOWN, *(resource.name for resource in resources)]}
+        self._counted: mmap
+        worker_init.connect(self.prepare, weak=False)
+        worker_ready.connect(self.serve_metrics, weak=False)
         worker_process_init.connect(self.start, weak=False)
         worker_process_shutdown.connect(self.stop, weak=False)
 
+    def prepare(self, **_: object) -> None:
+        """Make the memory in which the processes count, before there are any."""
+        self._counted = mmap(-1, SLOTS * SLOT_BYTES)
+        memory.watch(self._counted, SLOT_BYTES)
+
+    def serve_metrics(self, **_: object) -> None:
+        """Serve what all processes have counted, from the parent."""
+        if self._metrics_port:
+            serve_exposition(self._metrics_port)
+
+    def counters(self, resource: str) -> Counters:
+        """Return what is counted of the messages of a resource."""
+        return self._counters.get(resource, self._counters[UNKNOWN])
+
     def start(self, **_: object) -> None:
         """Start the loop; call it after the fork, never before."""
+        # A successor of a process has its number.
+        memory.lend(self._counted, current_process().index, SLOT_BYTES)
+        memory.join()
         # At its end it waits until the parent has read all results, which the parent of a stopping worker may have
         # dropped: by default for half a minute. What is not read is not acknowledged, comes again, and is stored.
         pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = WAIT_FOR_PARENT
@@ -111,7 +167,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         try:
-            async with self._open_storage() as storage:
+            async with self._open_storage() as storage, observed_process():
                 self.repositories = {resource.name: storage.open(resource) for resource in self._resources}
                 ready.set_result(None)
                 await self._stop.wait()
@@ -138,34 +194,39 @@ def store_message(task: Task[..., None], queue: RowQueue, process: WorkerProcess
         repository = process.repositories[message["resource"]]
         rows = repository.resource.rows_of(message)
     except (LookupError, ValueError) as error:
-        put_off(task, queue, message, f"this release cannot read it: {error!r}")
+        put_off(task, queue, process, message, f"this release cannot read it: {error!r}")
         return
     resource = repository.resource
     refused = process.run_task(lambda: store(repository.direct, rows))
+    process.counters(resource.name).stored.add(len(rows) - len(refused))
     later = [row for row, reason in refused if isinstance(reason, MissingReference)]
     if later:
-        put_off(task, queue, resource.message(later), "a row that these refer to is not stored")
+        put_off(task, queue, process, resource.message(later), "a row that these refer to is not stored")
     for row, reason in refused:
         if not isinstance(reason, MissingReference):
-            give_up(task, queue, resource.message([row]), str(reason), f"row {id_in(row)} of {resource.name}")
+            give_up(task, queue, process, resource.message([row]), str(reason), f"row {id_in(row)} of {resource.name}")
 
 
-def put_off(task: Task[..., None], queue: RowQueue, message: Message, reason: str) -> None:
+def put_off(task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, reason: str) -> None:
     """Send a message to the end of the queue, or to the dead letters when it came first long ago."""
     first = float((task.request.headers or {}).get("x-first", time.time()))
     if time.time() - first > COMES_LATER:
-        give_up(task, queue, message, reason, f"a message for {message['resource']}")
+        give_up(task, queue, process, message, reason, f"a message for {message['resource']}")
         return
     logger.info("a message comes later: %s", reason)
     time.sleep(PAUSE)
     task.apply_async((message,), queue=queue.name, headers={"x-first": str(first)})
+    process.counters(message["resource"]).returned.add()
 
 
-def give_up(task: Task[..., None], queue: RowQueue, message: Message, reason: str, what: str) -> None:
+def give_up(
+    task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, reason: str, what: str
+) -> None:
     """Send a message to the dead letters; the log says of what it is, and shows no value of a client."""
     logger.error("%s goes to the dead-letter queue: %s", what, reason)
     dead = Queue(queue.dead_letters, queue_arguments=DEAD_LETTER_ARGUMENTS)
     task.apply_async((message,), queue=dead, headers={"x-reason": reason})
+    process.counters(message["resource"]).dead_letters.add()
 
 
 async def store(writer: DirectWriter, rows: Sequence[Row]) -> list[tuple[Row, Exception]]:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from app.highload import idempotency
 from app.highload.columns import ANNOTATIONS, StoredRow
 from app.highload.database import Database, open_database
-from app.highload.http import health
+from app.highload.http import health, metrics
 from app.highload.http.changes import Changes
 from app.highload.pagination import Cursor, Limit
 
@@ -169,7 +169,7 @@ def notes_service(
     limit_concurrency: int = 1000,
     max_waiting: int = 1000,
     resources: Sequence[Resource[Any, Any, Any]] = (),
-    routers: Sequence[APIRouter] = (router, health.router),
+    routers: Sequence[APIRouter] = (router, health.router, metrics.router),
     **options: Any,
 ) -> Service:
     """Return a service on the engine, with what of its parts has an address."""
@@ -202,7 +202,7 @@ def notes_service(
         limit_concurrency=limit_concurrency,
         max_body_bytes=65_536,
         max_waiting=max_waiting,
-        always=[health.LIVEZ],
+        always=[health.LIVEZ, metrics.METRICS],
         **options,
     )
     for one in routers:

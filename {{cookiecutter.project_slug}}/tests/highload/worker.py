@@ -27,7 +27,7 @@ async def open_storage() -> AsyncGenerator[Storage]:
         yield storage_of(database, max_waiting=sys.maxsize)
 
 
-process = worker.WorkerProcess(open_storage, [NOTES])
+process = worker.WorkerProcess(open_storage, [NOTES], metrics_port=int(os.environ.get("METRICS_PORT", "0")))
 
 
 @celery.task(name=QUEUE.task)

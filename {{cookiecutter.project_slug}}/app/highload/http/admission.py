@@ -1,11 +1,14 @@
 """A bound on the requests in progress: what a worker cannot serve soon, it refuses at once."""
 
 from collections.abc import Collection
+from time import perf_counter
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.highload.http.problems import RETRY_AFTER, TOO_MANY_WAIT, overloaded
+from app.highload.http.requests import Requests
+from app.highload.metrics.refusals import OVERLOAD
 
 
 class Admission:
@@ -17,13 +20,15 @@ class Admission:
 
     The paths in `always` are let in however many requests are inside.
 
-    The server asks it, too, and counts here what it answers itself.
+    The server asks it, too, and counts here what it answers itself. The answers of the application are counted in
+    `requests`.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, *, always: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, limit: int, *, always: Collection[str], requests: Requests | None = None) -> None:
         self._app = app
         self._limit = limit
         self.always = always
+        self.requests = requests or Requests()
         self._inside = 0
         self._refusal = overloaded()
 
@@ -32,19 +37,47 @@ class Admission:
         """Whether as many requests are inside as may be."""
         return self._inside >= self._limit
 
+    @property
+    def inside(self) -> int:
+        """How many requests have a place."""
+        return self._inside
+
+    @property
+    def limit(self) -> int:
+        """How many places there are."""
+        return self._limit
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self.full and scope["path"] not in self.always:
+        always = scope["path"] in self.always
+        if self.full and not always:
+            self.requests.refuse(scope["method"], self._refusal.status_code)
             await self._refusal(scope, receive, send)
             return
         self.enter()
         try:
-            await self._app(scope, *self._outside(scope["path"] in self.always, receive, send))
+            await self._app(scope, *self._outside(always, receive, send if always else self._counted(scope, send)))
         finally:
             self.leave()
+
+    def _counted(self, scope: Scope, send: Send) -> Send:
+        """Return what counts the request before the last message of its answer is sent."""
+        begun = perf_counter()
+        status = 0
+
+        async def send_counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif status and not message.get("more_body", False):
+                self.requests.observe(scope, status, perf_counter() - begun)
+                status = 0
+            await send(message)
+
+        return send_counted
 
     def _outside(self, always: bool, receive: Receive, send: Send) -> tuple[Receive, Send]:
         """Return what waits for the client without a place."""
@@ -62,6 +95,7 @@ class Admission:
                 self.enter()
             whole = not message.get("more_body", False)
             if self._inside > self._limit and not always:
+                OVERLOAD.add()
                 raise HTTPException(503, TOO_MANY_WAIT, RETRY_AFTER)
             return message
 

@@ -1,9 +1,10 @@
 """HEAD, for every route that answers to GET."""
 
-from functools import partial
-
 from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# What a router adds to a request.
+ROUTED = ("endpoint", "route", "root_path", "app_root_path")
 
 
 class HeadAsGet:
@@ -22,12 +23,14 @@ class HeadAsGet:
             await self._app(scope, receive, send)
             return
         # The server looks at its own scope, and knows from it that no body is to come.
-        await self._app({**scope, "method": "GET"}, receive, partial(send_without_body, send))
+        as_get = {**scope, "method": "GET"}
+
+        async def send_head(message: Message) -> None:
+            # For those outside who look at it.
+            scope.update((name, as_get[name]) for name in ROUTED if name in as_get)
+            await send({**message, "body": b""} if "body" in message else message)
+
+        await self._app(as_get, receive, send_head)
 
     def _has_route(self, scope: Scope) -> bool:
         return any(route.matches(scope)[0] is Match.FULL for route in self._router.routes)
-
-
-async def send_without_body(send: Send, message: Message) -> None:
-    """Send a message, without what it holds of a body."""
-    await send({**message, "body": b""} if "body" in message else message)

@@ -14,6 +14,7 @@ from starlette.routing import compile_path
 from app.highload.batching import Overloaded
 from app.highload.database import Conflict, ContentRefused, DatabaseUnavailable, MissingReference
 from app.highload.idempotency import IdempotencyKeyReused
+from app.highload.metrics.refusals import WAITING
 
 RETRY_AFTER = {"Retry-After": "1"}
 TOO_MANY_WAIT = "Too many requests wait already; repeat this one after the delay."
@@ -96,6 +97,7 @@ def allowed_methods(request: Request) -> list[str]:
 
 async def on_overloaded(_: Request, __: Exception) -> Response:
     """Ask the client to come back."""
+    WAITING.add()
     return overloaded()
 
 

@@ -20,8 +20,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from app.highload.batching import Batcher, Overloaded, Waiter
+from app.highload.batching import Batcher, Flushes, Overloaded, Waiter
 from app.highload.generations import ANYTHING
+from app.highload.metrics.instruments import gauge
+from app.highload.metrics.process import looked_at
 from app.highload.reads.answers import Answer
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,10 @@ MAX_KEPT_AT_ONCE = 50
 COOL_DOWN = 1.0
 TOKEN_BYTES = 16
 INVALIDATION_ATTEMPTS = 3
+
+LOOK_UPS = Flushes("cache_get")
+STORES = Flushes("cache_set")
+OWED = gauge("highload_owed_invalidations", "Places whose invalidation the cache has missed, until it is made up for.")
 
 
 class Wanted(NamedTuple):
@@ -65,13 +71,23 @@ class ResponseCache:
         self._redis = redis
         self._prefix = prefix_of(name)
         self._ttl = ttl
-        self._look_up = Batcher(self._look_up_batch, max_batch=MAX_KEYS, max_waiting=max_waiting)
-        self._store = Batcher(self._store_batch, max_batch=MAX_KEPT_AT_ONCE, max_waiting=max_waiting)
+        self._look_up = Batcher(self._look_up_batch, max_batch=MAX_KEYS, max_waiting=max_waiting, flushes=LOOK_UPS)
+        self._store = Batcher(
+            self._store_batch,
+            max_batch=MAX_KEPT_AT_ONCE,
+            max_waiting=max_waiting,
+            flushes=STORES,
+        )
         self._cool_until = 0.0
         # The places of invalidations that were missed, with the number of the last one.
         self._missed: dict[str, int] = {}
         self._misses = 0
         self._making_up: asyncio.Task[None] | None = None
+
+    @property
+    def owed(self) -> int:
+        """How many places wait for an invalidation that was missed."""
+        return len(self._missed)
 
     async def find(self, wanted: Wanted) -> Found:
         """Return what is kept under a key; all keys that wait share one round trip."""
@@ -99,6 +115,7 @@ class ResponseCache:
             if len(known) < len(places):
                 known |= await self._begin([place for place, token in tokens.items() if token is None])
         except RedisError as error:
+            LOOK_UPS.failures.add()
             self._cool_down(error)
             return [NOT_ASKED] * len(batch)
         values = dict(zip(keys, replies[len(places) :], strict=True))
@@ -122,6 +139,7 @@ class ResponseCache:
             try:
                 await pipeline.execute()
             except RedisError as error:
+                STORES.failures.add()
                 self._cool_down(error)
         return [None] * len(entries)
 
@@ -240,7 +258,8 @@ async def open_cache(
     )
     cache = ResponseCache(Redis(connection_pool=pool), name=name, ttl=ttl, max_waiting=max_waiting)
     try:
-        yield cache
+        with looked_at(lambda: OWED.set(cache.owed)):
+            yield cache
     finally:
         await cache.close()
         await pool.aclose()

@@ -103,6 +103,7 @@ class SharedRoutes:
         candidates = list(candidates_among(routes))
         refuse_hidden(candidates)
         self._patterns = [(candidate.pattern.match, candidate.shared) for candidate in candidates]
+        self.paths = {candidate.shared: candidate.path for candidate in candidates if candidate.shared}
         fixed = [candidate.path for candidate in candidates if candidate.shared and "{" not in candidate.path]
         self._by_path = {path: self._match(path) for path in fixed}
 

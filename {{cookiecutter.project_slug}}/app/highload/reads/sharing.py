@@ -14,12 +14,14 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.highload.batching import Batcher, Overloaded, Waiter
+from app.highload.batching import Batcher, Flushes, Overloaded, Waiter
 
 # {%- if cookiecutter.caching +%}
 from app.highload.generations import NO_KEY, Announced, listen, unnamed
 
 # {%- endif +%}
+from app.highload.metrics.instruments import Counter, counter
+from app.highload.metrics.refusals import WAITING
 from app.highload.reads.answers import OK, Answer, RawHeader, answer_of
 
 # {%- if cookiecutter.caching +%}
@@ -46,6 +48,17 @@ BYPASS = (b"x-cache", b"bypass")
 # {% if cookiecutter.caching %}
 HIT = (b"x-cache", b"hit")
 # {% endif %}
+
+# Ways in which a request may come by its answer.
+OUTCOMES = (
+    # {% if cookiecutter.caching %}
+    HIT,
+    # {% endif %}
+    MISS,
+    SHARED,
+    BYPASS,
+)
+RUNS = Flushes("run")
 
 # Their exception handlers answer all clients alike.
 KNOWN_PACKAGES = ("fastapi.", __name__.partition(".reads.")[0])
@@ -94,6 +107,7 @@ class SharedReads:
         self._host = url.netloc.encode()
         self._app: ASGIApp
         self._routes: SharedRoutes
+        self.counters: dict[SharedRoute, dict[RawHeader, Counter]] = {}
         self._errors_may_be_personal: bool
         # What the lifespan yields.
         self.state: dict[str, Any] = {}
@@ -111,9 +125,15 @@ class SharedReads:
         """
         self._app = app
         self._routes = SharedRoutes(self._service.router.routes)
+        self.counters = {route: counters_of(path) for route, path in self._routes.paths.items()}
         handlers = self._service.exception_handlers.values()
         # A handler of a user's sees the request, and may answer each client in another way.
         self._errors_may_be_personal = any(not handler.__module__.startswith(KNOWN_PACKAGES) for handler in handlers)
+
+    @property
+    def shared_paths(self) -> Mapping[SharedRoute, str]:
+        """The routes that are shared, with their paths."""
+        return self._routes.paths
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a GET."""
@@ -125,6 +145,7 @@ class SharedReads:
         scope.update(endpoint=route.endpoint, route=route.route)
         read = None if ALONE in scope else await self._read_of(route, scope)
         if read is None or (answer := await self._answer_to(read)) is None:
+            self.counters[route][BYPASS].add()
             await self._app(scope, receive, partial(send_with_header, send, BYPASS))
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
@@ -136,8 +157,12 @@ class SharedReads:
             self.submit(read, waiter)
             outcome = await waiter
         except Overloaded:
+            WAITING.add()
             return self.refusal
-        return outcome and heed_conditions(read.scope, outcome)
+        if outcome is None:
+            return None
+        self.counters[read.route][outcome.cache_status].add()
+        return heed_conditions(read.scope, outcome)
 
     def read_at_once(self, scope: Scope) -> Read | None:
         """Return the read that a request is, or None where it is none or that cannot be told without waiting."""
@@ -175,7 +200,12 @@ class SharedReads:
         flight = self._renders.get((read.key, generation))
         if flight is None:
             render = Render(self, generation)
-            flight = Batcher(render.send, max_batch=self._max_waiting, max_waiting=self._max_waiting)
+            flight = Batcher(
+                render.send,
+                max_batch=self._max_waiting,
+                max_waiting=self._max_waiting,
+                flushes=RUNS,
+            )
             self._renders[read.key, generation] = flight
         flight.submit(read, waiter)
 
@@ -368,6 +398,12 @@ class Render:
             self._finished = answer
         # {% endif %}
         return [Shared(answer, MISS), *[Shared(answer, SHARED)] * (len(reads) - 1)]
+
+
+def counters_of(path: str) -> dict[RawHeader, Counter]:
+    """Return the counters of the answers of a shared route, by how requests came by them."""
+    name, meaning = "highload_reads_total", "Answers of shared routes, by X-Cache."
+    return {outcome: counter(name, meaning, http_route=path, outcome=outcome[1].decode()) for outcome in OUTCOMES}
 
 
 def heed_conditions(scope: Scope, shared: Shared) -> Answer:

@@ -5,12 +5,13 @@ from typing import NamedTuple, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.highload.batching import Batcher
+from app.highload.batching import Batcher, Flushes
 from app.highload.database import ContentRefused, Database, DatabaseUnavailable, Work
 from app.highload.idempotency import IdempotencyKeyReused
 from app.highload.resource import Row
 
 MAX_BATCH = 200
+INSERTS = Flushes("insert")
 
 type Insert = Callable[[AsyncConnection, Sequence[Row]], Awaitable[Sequence[Row | IdempotencyKeyReused]]]
 
@@ -62,6 +63,7 @@ class DirectWriter:
             max_waiting=max_waiting,
             content_errors=(ContentRefused,),
             outages=(DatabaseUnavailable,),
+            flushes=INSERTS,
         )
 
     async def create(self, row: Row) -> Receipt[Row]:

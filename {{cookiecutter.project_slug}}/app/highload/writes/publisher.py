@@ -10,9 +10,10 @@ from uuid import uuid4
 
 from aio_pika import DeliveryMode, Message, connect
 from aio_pika.abc import AbstractConnection, AbstractExchange
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError
 from pydantic_core import to_json
 
+from app.highload.metrics.instruments import Counter, counter
 from app.highload.resource import Resource, Row
 from app.highload.writes.queue import DEAD_LETTER_ARGUMENTS, RowQueue
 
@@ -25,6 +26,15 @@ COOL_DOWN = 2.0
 
 # All that the client library raises when the broker goes away. It also cancels what it waits for itself at that moment.
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError, asyncio.InvalidStateError, asyncio.CancelledError)
+
+
+def publishes(outcome: str) -> Counter:
+    """Return the counter of the messages that were sent to the broker with an outcome."""
+    meaning = "Messages by what became of them: unclear, no confirm in time, so it may be in the queue."
+    return counter("highload_publishes_total", meaning, outcome=outcome)
+
+
+CONFIRMED, REFUSED, UNCLEAR = publishes("confirmed"), publishes("refused"), publishes("unclear")
 
 
 class BrokerUnavailable(Exception):
@@ -68,9 +78,11 @@ class Publisher:
                 await exchange.publish(task_message(task, *arguments), routing_key=self._queue.name)
         except BROKER_ERRORS as error:
             raise_if_cancelled(error)
+            (REFUSED if isinstance(error, DeliveryError) else UNCLEAR).add()
             logger.warning("the broker did not confirm, the service does without it: %r", error)
             self._cool_until = loop.time() + COOL_DOWN
             raise BrokerUnavailable from error
+        CONFIRMED.add()
 
     def of(self, resource: Resource[Any, Any, Any]) -> Callable[[Sequence[Row]], Awaitable[Sequence[None]]]:
         """Return what publishes rows of a resource."""

@@ -2,11 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from app.highload.batching import Batcher
+from app.highload.batching import Batcher, Flushes
 from app.highload.database import DatabaseUnavailable
+from app.highload.metrics.instruments import counter
 from app.highload.resource import Row
 from app.highload.writes.group_commit import MAX_BATCH, DirectWriter, Receipt
 from app.highload.writes.publisher import BrokerUnavailable
+
+PUBLISHES = Flushes("publish")
+FALLBACKS = counter("highload_fallbacks_total", "Rows stored directly, because the broker had not confirmed them.")
 
 
 class QueuedWriter:
@@ -25,7 +29,13 @@ class QueuedWriter:
         max_waiting: int,
     ) -> None:
         self._direct = direct
-        self._publish = Batcher(publish, max_batch=MAX_BATCH, max_waiting=max_waiting, outages=(BrokerUnavailable,))
+        self._publish = Batcher(
+            publish,
+            max_batch=MAX_BATCH,
+            max_waiting=max_waiting,
+            outages=(BrokerUnavailable,),
+            flushes=PUBLISHES,
+        )
 
     async def create(self, row: Row) -> Receipt[Row]:
         """Queue a row, or store it where that is the safer or the only way."""
@@ -34,7 +44,9 @@ class QueuedWriter:
         try:
             await self._publish(row)
         except BrokerUnavailable:
-            return await self._direct.create(row)
+            receipt = await self._direct.create(row)
+            FALLBACKS.add()
+            return receipt
         return Receipt(row, stored=False)
 
     async def _create_keyed(self, row: Row) -> Receipt[Row]:

@@ -1,0 +1,118 @@
+"""What was counted, as text for Prometheus (text format 0.0.4)."""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import accumulate
+
+from app.highload.metrics.instruments import (
+    Counter,
+    Gauge,
+    Histogram,
+    Instrument,
+    KeyedHistograms,
+    Labels,
+    Numbers,
+    registry,
+    totals,
+)
+from app.highload.metrics.slots import memory
+
+logger = logging.getLogger(__name__)
+
+PATH = "/metrics"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+type Places = Sequence[Numbers]
+
+
+def exposition() -> str:
+    """Return all numbers of all processes.
+
+    Raises LayoutDiffers when they cannot be told.
+    """
+    places = {id(instrument): numbers for instrument, numbers in memory.places()}
+    lines: list[str] = []
+    for name in sorted(registry.families):
+        family = registry.families[name]
+        lines.append(f"# HELP {name} {family.meaning}")
+        lines.append(f"# TYPE {name} {family.kind}")
+        for key in sorted(family.instruments):
+            instrument = family.instruments[key]
+            lines += samples(name, instrument, places[id(instrument)])
+    return "\n".join([*lines, ""])
+
+
+def samples(name: str, instrument: Instrument, places: Places) -> Iterator[str]:
+    """Yield the lines of an instrument."""
+    match instrument:
+        case KeyedHistograms():
+            for key, numbers in instrument.read(places):
+                value = "other" if key == instrument.other else str(key)
+                yield from buckets(name, (*instrument.labels, (instrument.by, value)), instrument.bounds, numbers)
+        case Histogram():
+            yield from buckets(name, instrument.labels, instrument.bounds, totals(places))
+        case Gauge():
+            yield f"{name}{in_braces(instrument.labels)} {number(instrument.combine(place[0] for place in places))}"
+        case Counter():
+            yield f"{name}{in_braces(instrument.labels)} {number(sum(place[0] for place in places))}"
+
+
+def buckets(name: str, labels: Labels, bounds: Sequence[float], numbers: Sequence[float]) -> Iterator[str]:
+    """Yield the lines of a histogram: each bucket counts what the ones before it count, too."""
+    total, *counts = numbers
+    inside = in_braces(labels)
+    before = inside[:-1] + "," if labels else "{"
+    up_to = list(accumulate(counts))
+    for bound, count in zip((*map(number, bounds), "+Inf"), up_to, strict=True):
+        yield name + "_bucket" + before + 'le="' + bound + '"} ' + number(count)
+    yield f"{name}_sum{inside} {number(total)}"
+    yield f"{name}_count{inside} {number(up_to[-1])}"
+
+
+def in_braces(labels: Labels) -> str:
+    """Return labels as they are written, or "" for none."""
+    return "{" + ",".join(f'{name}="{escaped(value)}"' for name, value in labels) + "}" if labels else ""
+
+
+def escaped(value: str) -> str:
+    r"""Return the value of a label with `\`, `"` and the end of a line escaped."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def number(value: float) -> str:
+    """Return a number as it is written."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET /metrics."""
+
+    # Seconds that a client has to send its request.
+    timeout = 10
+
+    def do_GET(self) -> None:
+        """Answer."""
+        is_there = self.path == PATH
+        body = exposition().encode() if is_there else b""
+        self.send_response(HTTPStatus.OK if is_there else HTTPStatus.NOT_FOUND)
+        self.send_header("Content-Type", CONTENT_TYPE)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - so it is called
+        """Log nothing."""
+
+
+def serve_exposition(port: int) -> None:
+    """Serve GET /metrics from a thread, for a process that serves nothing else. A port in use is no reason to end."""
+    try:
+        server = ThreadingHTTPServer(("", port), Handler)
+    except OSError as error:
+        logger.warning("nothing is told on METRICS_PORT %d: %s", port, error)
+        return
+    threading.Thread(target=server.serve_forever, daemon=True).start()
