@@ -19,8 +19,8 @@ CASES = sorted((PROMETHEUS / "tests").glob("*.yml"))
 DASHBOARD = json.loads((PROJECT / "observe/grafana/dashboards/service.json").read_text(encoding="utf-8"))
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
-# What others expose, and the labels of it that are asked for: as postgres_exporter 0.17 and 0.19, redis_exporter 1.69 and
-# 1.87 and RabbitMQ 4 (/metrics/detailed) answer.
+# What others expose, and the labels of it that are asked for: as postgres_exporter 0.17, redis_exporter 1.69 and
+# RabbitMQ 4 (/metrics/detailed) answer.
 OTHERS = {
     "up": {"job", "instance"},
     "pg_up": set[str](),
