@@ -41,6 +41,7 @@ FILES_OF_FEATURES = {
         "tests/test_items_queue.py",
     ],
     "observability": [
+        "app/tracing.py",
         "docs/runbook.md",
         "observe/Dockerfile",
         "observe/grafana/dashboards/dashboards.yml",
@@ -54,6 +55,7 @@ FILES_OF_FEATURES = {
         "observe/prometheus/tests/queue.yml",
         "observe/prometheus/tests/service.yml",
         "tests/test_observe.py",
+        "tests/test_tracing.py",
     ],
 }
 # JSON has no comments, so tags cannot take out a part of the dashboard.

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import PATIENCE, environment_of, make
 from tests.test_variants import drive, serving
-from tests.variants import core_variants, render
+from tests.variants import render
 
 TOOLS = Path(sys.executable).parent
 # What a user may add; no variant needs it.
@@ -24,8 +24,8 @@ WATCHERS = [
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rendered project of the fullest variant, with its database and what may watch it."""
-    project = render(tmp_path_factory.mktemp("watched"), **core_variants()[0])
+    """A rendered project of the default answers, with its database and what may watch it."""
+    project = render(tmp_path_factory.mktemp("watched"))
     make(project, ".venv/dev")
     uv = [str(TOOLS / "uv"), "pip", "install", "--quiet", "--python", ".venv/bin/python", *WATCHERS]
     subprocess.run(uv, cwd=project, check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import clean_environment, make
-from tests.variants import ROOT, TEMPLATE, is_fullest
+from tests.variants import ONLY, ROOT, TEMPLATE, core_variants, is_fullest, render, variants_to_test
 
 
 @pytest.mark.parametrize("command", ["ruff check --no-cache .", "ruff format --no-cache --check .", "mypy"])
@@ -22,6 +22,20 @@ def test_the_tools_are_clean(command: str) -> None:
 
 def test_the_variant_is_clean(project: Path) -> None:
     make(project, "lint")
+
+
+def test_the_variants_that_are_not_tested_are_clean(
+    project: Path, variant: dict[str, bool], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """With what the fullest variant has installed; the workflows try each of them with its own."""
+    if ONLY or not is_fullest(variant):
+        pytest.skip("once is enough")
+    others = [answers for answers in core_variants() if answers not in variants_to_test()]
+    assert others
+    for answers in others:
+        other = render(tmp_path_factory.mktemp("other"), **answers)
+        (other / ".venv").symlink_to((project / ".venv").resolve())
+        make(other, "lint", "--assume-old=.venv/dev", MYPY_CACHE_DIR=str(project / ".mypy_cache"))
 
 
 def test_the_template_is_valid_source_as_it_lies(project: Path, variant: dict[str, bool]) -> None:

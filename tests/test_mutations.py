@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import PATIENCE, Urls, clean_environment, docker_is_there, install, servers_of
 from tests.variants import core_variants, render
+from tests.warm_pytest import Run, WarmPytest
 
 pytestmark = pytest.mark.slow
 
@@ -2140,26 +2141,41 @@ class Verdict(NamedTuple):
     output: str
 
 
-def run_pytest(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest in a project, with few plugins, and compile on the way what is not compiled yet."""
+OPTIONS = ["-q", "-p", "anyio", "-p", "no:cacheprovider"]
+
+
+def environment_of_run(**variables: str) -> dict[str, str]:
+    """Return the environment of a run of pytest with few plugins, which compiles what is not compiled yet."""
     environment = clean_environment() | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | variables
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    return subprocess.run(
-        [project / ".venv/bin/python", "-m", "pytest", "-q", "-p", "anyio", "-p", "no:cacheprovider", *arguments],
+    return environment
+
+
+def run_pytest(project: Path, *arguments: str, **variables: str) -> Run:
+    """Run pytest in a project, in a process of its own."""
+    done = subprocess.run(
+        [project / ".venv/bin/python", "-m", "pytest", *OPTIONS, *arguments],
         cwd=project,
-        env=environment,
+        env=environment_of_run(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=PATIENCE,
         check=False,
     )
+    return Run(done.returncode, done.stdout)
 
 
-def judge(project: Path, mutation: Mutation, urls: Urls) -> Verdict:
+def waits(mutation: Mutation) -> bool:
+    """Whether its test waits for what does not come."""
+    return "Timeout" in mutation.message
+
+
+def judge(project: Path, mutation: Mutation, urls: Urls, warm: WarmPytest) -> Verdict:
     """Take the text of a guarantee out of a project, and run the test that must notice it."""
     file = project / mutation.file
-    if not file.exists():
+    of_a_package = not file.exists()
+    if of_a_package:
         # A package that the project uses: the copy in its directory comes before the installed one.
         package = mutation.file.partition("/")[0]
         (installed,) = (project / ".venv/lib").glob(f"*/site-packages/{package}")
@@ -2169,10 +2185,16 @@ def judge(project: Path, mutation: Mutation, urls: Urls) -> Verdict:
     file.write_text(source.replace(mutation.text, mutation.instead), encoding="utf-8")
     report = project / "report.xml"
     variables = {f"TEST_{name}": url for name, url in urls.items()}
-    if "Timeout" in mutation.message:
-        # Nothing comes, and nobody needs to wait for it for long.
+    if waits(mutation):
+        # Nobody needs to wait for it for long.
         variables["TEST_PATIENCE"] = "20"
-    done = run_pytest(project, "-x", f"--junitxml={report}", f"tests/{mutation.caught_by}", **variables)
+    arguments = ["-x", f"--junitxml={report}", f"tests/{mutation.caught_by}"]
+    if of_a_package:
+        # The warm process may hold that package as it was.
+        done = run_pytest(project, *arguments, **variables)
+    else:
+        environment = environment_of_run(**variables)
+        done = warm.run(project, [*OPTIONS, *arguments], environment, project / "output.txt", PATIENCE)
     cases = ET.parse(report) if report.exists() else ET.ElementTree(ET.Element("nothing"))
     failures = [line for failure in cases.iter("failure") for line in (failure.text or "").splitlines()]
     # An E marks what was wrong, and a bar the parts of an exception group; the other lines quote the source.
@@ -2200,26 +2222,31 @@ def verdicts(
 ) -> Iterator[dict[Mutation, Future[Verdict]]]:
     """The verdict on each mutation.
 
-    Three run at a time: one without a server, one with the broker, one with another database of the same server.
+    Four run at a time: one without a server, one that waits for what does not come, one with the broker, and one with
+    another database of the same server.
     """
     original = render(tmp_path_factory.mktemp("original"), **core_variants()[0])
     needed = selected(request)
     mutations = [mutation for mutation in MUTATIONS if mutation in needed]
     verdicts: dict[Mutation, Future[Verdict]] = {}
     with ExitStack() as stack:
-        lanes = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(3)]
-        lane_of = {NONE: lanes[0], QUEUE: lanes[1], CACHE: lanes[2], DATABASE: lanes[2]}
+        starting = None
+        if any(mutation.servers for mutation in mutations) and docker_is_there():
+            starter = stack.enter_context(ThreadPoolExecutor(1))
+            starting = starter.submit(stack.enter_context, servers_of(original))
+        install(original, tmp_path_factory)
+        python = original / ".venv/bin/python"
+        warm = [stack.enter_context(WarmPytest(python, environment_of_run())) for _ in range(4)]
+        lanes = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(4)]
+        lane_of = {NONE: 0, QUEUE: 1, CACHE: 2, DATABASE: 2}
 
         def submit(servers: Servers, urls: Urls) -> None:
             for mutation in mutations:
                 if mutation.servers == servers:
+                    lane = 3 if waits(mutation) and not servers else lane_of[servers]
                     copy = copy_of(original, tmp_path_factory.mktemp("copy"))
-                    verdicts[mutation] = lane_of[servers].submit(judge, copy, mutation, urls)
+                    verdicts[mutation] = lanes[lane].submit(judge, copy, mutation, urls, warm[lane])
 
-        starting = None
-        if any(mutation.servers for mutation in mutations) and docker_is_there():
-            starting = lanes[1].submit(stack.enter_context, servers_of(original))
-        install(original, tmp_path_factory)
         # So that no copy needs to compile what it has in common with the others.
         run_pytest(original, "--collect-only")
         submit(NONE, {})

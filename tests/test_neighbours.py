@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import PATIENCE, Urls, environment_of, install, servers_of
 from tests.test_variants import serving
-from tests.variants import core_variants, render
+from tests.variants import render
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("docker")]
 
@@ -84,8 +84,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 def test_two_services_on_the_same_servers_keep_apart(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     first, second = (
-        install(render(tmp_path, **core_variants()[0], project_slug=slug), tmp_path_factory)
-        for slug in ("shop-service", "order-service")
+        install(render(tmp_path, project_slug=slug), tmp_path_factory) for slug in ("shop-service", "order-service")
     )
     with servers_of(first) as urls:
         shop, orders = (Service(project, urls) for project in (first, second))
@@ -123,7 +122,7 @@ def names_in(client: httpx2.Client) -> list[str]:
 
 def test_the_names_of_the_containers_come_from_the_slug(tmp_path: Path) -> None:
     for slug in ("shop-service", "order-service"):
-        project = render(tmp_path, **core_variants()[0], project_slug=slug)
+        project = render(tmp_path, project_slug=slug)
         compose = ["docker", "compose", "config", "--format", "json"]
         config = subprocess.run(compose, cwd=project, stdout=subprocess.PIPE, text=True, check=True).stdout
         other = {"shop-service", "order-service"} - {slug}

@@ -14,7 +14,6 @@ import httpx2
 import pytest
 
 from tests.conftest import PATIENCE, free_port
-from tests.test_docs import commands_of
 from tests.test_stack import Stack, eventually
 from tests.variants import core_variants, name_of, render
 
@@ -214,7 +213,7 @@ def test_alerts_begin_with_a_fault_and_end_with_it(stack: Stack, prometheus: Pro
 
 
 def test_the_commands_of_the_runbook(stack: Stack) -> None:
-    commands = commands_of((stack.project / "docs/runbook.md").read_text())
+    commands = re.findall(r"```bash\n(.*)\n```", (stack.project / "docs/runbook.md").read_text())
     assert len(commands) >= 8
     for command in commands:
         sh(stack, command.replace("http://127.0.0.1:8000", str(stack.client.base_url).rstrip("/")))

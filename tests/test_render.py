@@ -35,10 +35,12 @@ RESIDUE = re.compile(r"\{\{ *\w|\{%|%\}|\{#|cookiecutter|jinja", re.IGNORECASE)
 MODULES_OF_FEATURES = {
     "caching": {"redis", "hiredis"},
     "queued_writes": {"celery", "kombu", "aio_pika"},
+    "observability": {"opentelemetry_sdk", "opentelemetry_proto"},
 }
 VARIABLES_OF_FEATURES = {
     "caching": {"REDIS_URL", "CACHE_TTL", "REDIS_PASSWORD"},
     "queued_writes": {"BROKER_URL", "RABBITMQ_PASSWORD", "WORKER_CONCURRENCY"},
+    "observability": {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER_ARG", "GRAFANA_PASSWORD", "OBSERVER_PASSWORD"},
 }
 
 
@@ -146,8 +148,8 @@ def test_requirements_are_pinned_with_hashes_and_without_addresses(tmp_path: Pat
 
 def test_requirements_satisfy_the_ranges(tmp_path: Path) -> None:
     """A changed range needs a new lock: the locked versions still resolve for every variant."""
-    for answers in ({}, {"caching": False}, {"queued_writes": False}, {"caching": False, "queued_writes": False}):
-        project = render(tmp_path / str(len(answers)) / "-".join(answers), **answers)
+    for answers in core_variants():
+        project = render(tmp_path / name_of(answers), **answers)
         before = (project / "requirements.txt").read_text(encoding="utf-8")
         command = "uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml"
         arguments = [*command.split(), "--output-file", "requirements.txt"]

@@ -38,12 +38,12 @@ type Answers = Mapping[str, Any]
 
 
 def answers_to(question: str) -> list[Any]:
-    """Return the answers to a question that the tests try; the first is the default where there is one."""
+    """Return the answers to a question that the tests try: of a choice the default first, of a yes or no the yes."""
     default = QUESTIONS[question]
     if isinstance(default, list):
         return default
     if isinstance(default, bool):
-        return [default, not default]
+        return [True, False]
     return SAMPLES[question]
 
 
@@ -64,13 +64,20 @@ def features() -> list[str]:
 
 
 def core_variants() -> list[dict[str, bool]]:
-    """Return every combination of features: those differ in code and dependencies."""
+    """Return every combination of features, the fullest first: those differ in code and dependencies."""
     return list(product(features()))
 
 
+def variants_to_test() -> list[dict[str, bool]]:
+    """Return few core variants, the fullest first, in which every two features meet, each on and off."""
+    return variants_with_every_pair(features())
+
+
 def variants_of_this_run() -> list[dict[str, bool]]:
-    """Return the core variants, or the one that this run is for."""
-    return [variant for variant in core_variants() if {**variant, **ONLY}.items() >= variant.items()]
+    """Return the variants to test, or the one that this run is for."""
+    if ONLY:
+        return [variant for variant in core_variants() if {**variant, **ONLY}.items() >= variant.items()]
+    return variants_to_test()
 
 
 def pairs_of(answers: Answers) -> set[tuple[tuple[str, Any], ...]]:
@@ -96,11 +103,21 @@ def choices() -> list[str]:
 
 
 def docker_variants() -> list[dict[str, Any]]:
-    """Return the variants that are run in Docker: every core variant, and each with every Python version somewhere."""
+    """Return the variants that are run in Docker: those to test, each Python version with half of them.
+
+    The stacks of the workflows hold every pair of answers.
+    """
     if ONLY:
         return [ONLY]
-    variants = variants_with_every_pair(["python_version", *features()])
-    return [{**variant, "workers": "2" if is_fullest(variant) else "auto"} for variant in variants]
+    newest, older = answers_to("python_version")
+    return [
+        {
+            "python_version": newest if variant["observability"] else older,
+            **variant,
+            "workers": "2" if is_fullest(variant) else "auto",
+        }
+        for variant in variants_to_test()
+    ]
 
 
 def is_fullest(answers: Answers) -> bool:

@@ -26,14 +26,16 @@ class Variant(NamedTuple):
 
     caching: bool
     queued_writes: bool
+    observability: bool
 
 
 CONDITIONS: dict[str, Callable[[Variant], bool]] = {
     "": lambda _: True,
     "cookiecutter.caching": lambda variant: variant.caching,
     "cookiecutter.queued_writes": lambda variant: variant.queued_writes,
-    "cookiecutter.caching or cookiecutter.queued_writes": any,
-    "cookiecutter.caching and cookiecutter.queued_writes": all,
+    "cookiecutter.observability": lambda variant: variant.observability,
+    "cookiecutter.caching or cookiecutter.queued_writes": lambda variant: variant.caching or variant.queued_writes,
+    "cookiecutter.caching and cookiecutter.queued_writes": lambda variant: variant.caching and variant.queued_writes,
 }
 
 # Each file, with what is compiled into it.
