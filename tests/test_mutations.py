@@ -773,6 +773,30 @@ MUTATIONS = [
         "DID NOT RAISE",
         DATABASE,
     ),
+    Mutation(
+        "an alert asks for what is exposed",
+        "observe/prometheus/rules/queue.yml",
+        "highload_fallbacks_total",
+        "highload_fallback_total",
+        "test_observe.py::test_every_expression_asks_for_what_is_there",
+        "('highload_fallback_total', 'sum(increase(",
+    ),
+    Mutation(
+        "a panel sums by labels that are exposed",
+        "observe/grafana/dashboards/service.json",
+        "sum by (http_response_status_code)",
+        "sum by (status)",
+        "test_observe.py::test_every_expression_asks_for_what_is_there",
+        "'status'",
+    ),
+    Mutation(
+        "an alert has an entry in the runbook",
+        "docs/runbook.md",
+        "## DeadLetters\n",
+        "## Other letters\n",
+        "test_observe.py::test_every_alert_has_its_entry_in_the_runbook",
+        "'DeadLetters'",
+    ),
 ]
 
 
