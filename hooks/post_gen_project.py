@@ -23,6 +23,7 @@ FILES_OF_FEATURES = {
         "tests/test_items_cache.py",
     ],
     "queued_writes": [
+        "app/highload/metrics/port.py",
         "app/highload/writes/dead_letters.py",
         "app/highload/writes/publisher.py",
         "app/highload/writes/queue.py",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_drills, test_lint, test_load, test_observe, test_render, test_stack, test_variants
+from tests import test_drills, test_lint, test_load, test_observe, test_render, test_stack, test_supply, test_variants
 from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
 from tests.variants import ROOT, TEMPLATE, core_variants, render
@@ -26,6 +26,8 @@ EXECUTED_ELSEWHERE = {
     "make soak": test_drills.test_a_soak_loses_or_doubles_no_item,
     "make lint": test_lint.test_the_variant_is_clean,
     'make revision M="add a column"': test_variants.test_the_tests_of_the_variant_pass,
+    "make sbom": test_supply.test_the_list_of_packages_is_valid_and_names_each_with_its_hashes,
+    "make audit": test_supply.test_an_audit_is_clean_only_when_everything_was_asked,
     "make lock": test_render.test_requirements_satisfy_the_ranges,
     test_variants.ORIGINAL_COMMAND: test_variants.test_the_variant_boots_and_serves,
     "docker compose up --build -d --wait": test_stack.test_an_item_lives_and_dies,

@@ -1,5 +1,6 @@
 """The production stack of each variant in Docker, driven through its port."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -249,8 +250,12 @@ def test_the_logs_hold_no_error(stack: Stack) -> None:
     """Runs before the servers are stopped below."""
     services = [name for name in ("api", "worker", "migrate") if name in stack.compose("config", "--services").split()]
     noise = re.compile(r"error|critical|traceback|exception", re.IGNORECASE)
-    lines = [line for line in stack.logs(*services).splitlines() if noise.search(line)]
-    assert not [line for line in lines if "Error while closing socket" not in line], lines
+    text = stack.compose("logs", "--no-color", "--no-log-prefix", *services)
+    lines = [json.loads(line) for line in text.splitlines() if line]
+    wrong = [
+        line for line in lines if "exception" in line or noise.search(line["level"]) or noise.search(line["message"])
+    ]
+    assert not [line for line in wrong if "Error while closing socket" not in line["message"]], wrong
 
 
 def test_a_stopped_redis_does_not_stop_reads(stack: Stack, answers: dict[str, Any]) -> None:

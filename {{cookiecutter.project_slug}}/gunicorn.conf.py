@@ -3,8 +3,8 @@
 The master imports nothing of the service and asks processes of their own instead. So a reload (SIGHUP) takes the new
 release as a whole, or, where that does not start, stays with the old one. New dependencies need a restart.
 
-All that it holds of the service is memory in which the workers count (`app/highload/metrics/slots.py`): a slot for each,
-which a later worker goes on with. A release that counts something else gets memory of its own.
+All that it holds of the service is memory in which the workers count (`app/highload/metrics/slots.py`): a slot for
+each, with which a later worker goes on. A release that counts something else gets memory of its own.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import errno
 import gc
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -45,6 +46,8 @@ told = python("-m", "app.config")
 if told.returncode:
     sys.exit(told.returncode)
 settings: dict[str, Any] = json.loads(told.stdout)
+# Run anew for each release, and never imported.
+logs = runpy.run_path(str(Path(__file__).parent / "app/highload/logs.py"))
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
@@ -94,6 +97,8 @@ backlog = 2048
 keepalive = 75
 graceful_timeout = settings["graceful_timeout"]
 loglevel = settings["log_level"]
+logconfig_dict = logs["configuration"](settings["log_level"], settings["log_format"])
+forwarded_allow_ips = settings["forwarded_allow_ips"]
 # The heartbeat is a file: in memory no slow disk can make a worker look dead.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True

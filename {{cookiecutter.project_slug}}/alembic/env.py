@@ -1,7 +1,6 @@
 """Migrations: run on the database of the settings, by one process at a time."""
 
 import asyncio
-import logging
 import sys
 from typing import Any
 
@@ -11,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.config import ConfigurationError, Settings, load_settings
 from app.db import create_engine
+from app.highload import logs
 from app.highload.migrations import OPTIONS, one_transaction, refuse_to_upgrade_without_revisions
 from app.models import Base
 
@@ -54,13 +54,13 @@ def main() -> None:
     """Migrate, or with `--sql` print what would migrate, which needs no server."""
     refuse_to_upgrade_without_revisions()
     settings = load_settings()
+    logs.configure(settings.log_level, settings.log_format)
     if context.is_offline_mode():
         run(url=settings.database_url, literal_binds=True)
     else:
         asyncio.run(connect_and_migrate(settings))
 
 
-logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 try:
     main()
 except ConfigurationError as error:

@@ -3,8 +3,9 @@
 import functools
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,14 +19,22 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from app.highload import addresses
+from app.highload import addresses, logs, outside
 from app.highload.cpus import available_cpus
+from app.highload.secret_files import SecretFiles
 
 # What this service calls itself: in its database, its cache and its queues, which it may share with other services.
 NAME = "{{ cookiecutter.project_slug }}"
-FOR_GUNICORN = {"web_concurrency", "graceful_timeout", "client_timeout", "log_level"}
+FOR_GUNICORN = {
+    "web_concurrency",
+    "graceful_timeout",
+    "client_timeout",
+    "log_level",
+    "log_format",
+    "forwarded_allow_ips",
+}
 # Orchestrators put files here whose names are those of settings.
 SECRETS = Path("/run/secrets")
 EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
@@ -66,8 +75,14 @@ def say_once(sentence: str) -> None:
     logger.warning(sentence)
 
 
+def log_format_of(settings: dict[str, Any]) -> logs.Form:
+    """Return the format that is right for an environment: programs read the log of production."""
+    return "json" if settings.get("environment") == "production" else "text"
+
+
 WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=MOST_WORKERS)]
-# What shows settings must not show these.
+# What shows settings must not show these, and each may stand in a file, which a variable such as
+# DATABASE_PASSWORD_FILE names.
 Password = Annotated[str | None, Field(repr=False)]
 DatabaseUrl = Annotated[str, AfterValidator(addresses.database_url), Field(repr=False)]
 # {% if cookiecutter.caching %}
@@ -92,7 +107,11 @@ class Settings(BaseSettings):
 
     environment: Literal["development", "production"] = "development"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: logs.Form = Field(default_factory=log_format_of)
     public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")] = "http://localhost:8000"
+    root_path: Annotated[str, AfterValidator(outside.root_path)] = ""
+    allowed_hosts: Annotated[str, AfterValidator(outside.allowed_hosts)] = ""
+    forwarded_allow_ips: Annotated[str, AfterValidator(outside.trusted_proxies)] = "127.0.0.1,::1"
 
     api_replicas: PositiveInt = 1
     limit_concurrency: PositiveInt = 1000
@@ -142,6 +161,37 @@ class Settings(BaseSettings):
         """Put the password that is set apart into an address that names a user and has none."""
         password = info.data.get(f"{str(info.field_name).removesuffix('_url')}_password")
         return addresses.with_password(url, password) if url else url
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: Any,
+        dotenv_settings: Any,
+        file_secret_settings: Any,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read secrets from files, too, and refuse those that are set twice."""
+        variables = {**dotenv_settings.env_vars, **env_settings.env_vars}
+        files = SecretFiles(settings_cls, variables, file_secret_settings.secrets_dir)
+        return init_settings, env_settings, dotenv_settings, files
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts that a request may name."""
+        if self.allowed_hosts:
+            return self.allowed_hosts.split(",")
+        if self.production and "public_url" in self.model_fields_set:
+            return [outside.host_of(self.public_url)]
+        return [outside.ANY]
+
+    @property
+    def warnings(self) -> Iterator[str]:
+        """What production allows and need not."""
+        if self.production and outside.ANY in self.hosts:
+            yield "The service answers for any host: set ALLOWED_HOSTS, or PUBLIC_URL."
+        if self.production and self.forwarded_allow_ips == outside.ANY:
+            yield "Any client may say who it is: set FORWARDED_ALLOW_IPS to the addresses of the proxies."
 
     @property
     def production(self) -> bool:
@@ -214,6 +264,8 @@ def load_settings() -> Settings:
             for problem in error.errors(include_url=False)
         ]
         raise ConfigurationError("; ".join(sentences)) from None
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app import crud, db
 from app.config import NAME, Settings, load_settings
+from app.highload import logs
 from app.highload.http import health, metrics
 from app.highload.repository import Storage
 from app.highload.schema import Schema
@@ -20,7 +21,7 @@ from app.highload.writes.publisher import open_publisher
 # {%- endif +%}
 from app.routes import items
 
-LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> Service:
@@ -28,7 +29,10 @@ def create_app(settings: Settings) -> Service:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+        logs.configure(settings.log_level, settings.log_format)
+        logger.info("It answers for these hosts: %s.", ", ".join(settings.hosts))
+        for sentence in settings.warnings:
+            logger.warning(sentence)
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
             schema = Schema(database, db.ALEMBIC)
@@ -61,6 +65,9 @@ def create_app(settings: Settings) -> Service:
         max_waiting=settings.max_waiting,
         public_url=settings.public_url,
         always=[health.LIVEZ, metrics.METRICS],
+        allowed_hosts=settings.hosts,
+        any_host=[health.LIVEZ, health.READYZ, metrics.METRICS],
+        root_path=settings.root_path,
     )
     app.include_flat(items.router)
     app.include_flat(health.router)

@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from celery import Celery
+from celery.signals import setup_logging
 
 from app import crud, db
 from app.config import NAME, load_settings
-from app.highload import worker
+from app.highload import logs, worker
 from app.highload.repository import Storage
 from app.highload.resource import Message
 from app.highload.schema import Schema
@@ -21,6 +22,12 @@ settings = load_settings()
 os.environ.pop("CELERY_BROKER_URL", None)
 celery = Celery(NAME, broker=settings.broker_url)
 celery.conf.update(worker.reliable(db.QUEUE), worker_concurrency=settings.worker_concurrency)
+
+
+@setup_logging.connect
+def set_up_logging(**_: object) -> None:
+    """Log as the API does; Celery then sets up nothing of its own."""
+    logs.configure(settings.log_level, settings.log_format)
 
 
 @asynccontextmanager

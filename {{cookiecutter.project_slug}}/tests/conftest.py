@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @contextmanager
-def lines_of(*loggers: str, level: int) -> Iterator[list[str]]:
+def lines_of(*loggers: str, level: int, formatter: logging.Formatter | None = None) -> Iterator[list[str]]:
     """Collect what loggers log of a level and above."""
     lines: list[str] = []
 
@@ -57,6 +57,7 @@ def lines_of(*loggers: str, level: int) -> Iterator[list[str]]:
             lines.append(self.format(record))
 
     handler = Lines(level)
+    handler.setFormatter(formatter)
     for name in loggers:
         logging.getLogger(name).addHandler(handler)
     try:
@@ -161,8 +162,12 @@ async def running(
     graceful: int = 20,
     client_timeout: float = 10 * PATIENCE,
     http: type[asyncio.Protocol] | None = None,
+    trusted: str | None = None,
 ) -> AsyncGenerator[httpx2.AsyncClient]:
-    """Serve an application in this process as production does, or with another protocol for its connections."""
+    """Serve an application in this process as production does, or with another protocol for its connections.
+
+    `trusted` are the proxies that may tell of their clients; by default this machine.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
@@ -172,6 +177,7 @@ async def running(
         access_log=False,
         timeout_graceful_shutdown=graceful,
         timeout_keep_alive=keep_alive,
+        forwarded_allow_ips=trusted,
     )
     server = GracefulServer(config, client_timeout=client_timeout)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -60,7 +60,7 @@ async def queue_sizes(url: str, queue: RowQueue) -> tuple[int, int]:
 @contextmanager
 def run_worker(module: str, log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the Celery worker of a module as production does, with two processes unless a variable says otherwise."""
-    command = [sys.executable, "-m", "celery", "--app", module, "worker", "--loglevel", "INFO"]
+    command = [sys.executable, "-m", "celery", "--quiet", "--app", module, "worker", "--loglevel", "INFO"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--without-gossip", "--without-mingle", "--hostname", f"{log.stem}@%h"],

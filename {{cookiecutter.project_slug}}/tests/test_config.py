@@ -1,3 +1,4 @@
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from pydantic import ValidationError
 from app import config
 from app.config import EMBEDDED_DATABASE_URL, ConfigurationError, Settings, load_settings
 from app.highload.cpus import available_cpus
+from tests.conftest import PROJECT
 
 PRODUCTION = {
     "ENVIRONMENT": "production",
@@ -107,6 +109,9 @@ def test_the_connection_budget_counts_every_process(monkeypatch: pytest.MonkeyPa
         ("LOG_LEVEL", "x"),
         ("PUBLIC_URL", "example.org"),
         ("PUBLIC_URL", "https://example.org/items"),
+        ("ALLOWED_HOSTS", "https://example.org"),
+        ("ROOT_PATH", "api/"),
+        ("FORWARDED_ALLOW_IPS", "proxy"),
     ],
 )
 def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -168,7 +173,132 @@ def test_auto_hides_no_other_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
         load(monkeypatch, PRODUCTION | {"WEB_CONCURRENCY": "auto"})
 
 
+def test_gunicorn_gets_its_settings_from_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setenv("WEB_CONCURRENCY", "1")
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.7, 10.1.0.0/16")
+    assert runpy.run_path("gunicorn.conf.py")["forwarded_allow_ips"] == "10.0.0.7,10.1.0.0/16"
+
+
 def test_settings_take_keywords(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_POOL_SIZE", "7")
     values: dict[str, Any] = {"db_pool_size": 3}
     assert Settings(_env_file=None, **values).db_pool_size == 3
+
+
+@pytest.mark.parametrize(
+    ("variables", "hosts"),
+    [
+        ({}, ["*"]),
+        ({"PUBLIC_URL": "https://example.org"}, ["*"]),
+        ({"ALLOWED_HOSTS": "a.test, *.b.test"}, ["a.test", "*.b.test"]),
+        (PRODUCTION, ["*"]),
+        (PRODUCTION | {"PUBLIC_URL": "https://example.org:8443"}, ["example.org"]),
+        (PRODUCTION | {"PUBLIC_URL": "https://example.org", "ALLOWED_HOSTS": "a.test"}, ["a.test"]),
+        (PRODUCTION | {"PUBLIC_URL": "https://example.org", "ALLOWED_HOSTS": "*"}, ["*"]),
+    ],
+)
+def test_production_answers_for_its_public_host(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], hosts: list[str]
+) -> None:
+    settings = load(monkeypatch, variables)
+    assert settings.hosts == hosts
+    said = [sentence for sentence in settings.warnings if "for any host" in sentence]
+    assert len(said) == (1 if settings.production and hosts == ["*"] else 0)
+
+
+def test_production_says_that_it_believes_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [*load(monkeypatch, PRODUCTION | {"ALLOWED_HOSTS": "a.test"}).warnings]
+    said = [*load(monkeypatch, {"FORWARDED_ALLOW_IPS": "*"}).warnings]
+    assert said == ["Any client may say who it is: set FORWARDED_ALLOW_IPS to the addresses of the proxies."]
+
+
+SECRETS = [name for name, field in Settings.model_fields.items() if not field.repr]
+
+
+def value_of(name: str) -> str:
+    return PRODUCTION.get(name.upper(), "P@ss/w0rd#1")
+
+
+def with_files(monkeypatch: pytest.MonkeyPatch, directory: Path, files: dict[str, str]) -> None:
+    """Let secrets lie in a directory."""
+    directory.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    monkeypatch.setitem(Settings.model_config, "secrets_dir", directory)
+
+
+def test_what_is_not_shown_is_a_secret() -> None:
+    assert {name.removesuffix("_url").removesuffix("_password") for name in SECRETS} == {
+        "database",
+        # {% if cookiecutter.caching %}
+        "redis",
+        # {% endif %}
+        # {% if cookiecutter.queued_writes %}
+        "broker",
+        # {% endif %}
+    }
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_stands_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, end: str) -> None:
+    monkeypatch.delenv(name.upper(), raising=False)
+    values: dict[str, Any] = {name: value_of(name)}
+    expected = getattr(Settings(_env_file=None, **values), name)
+    file = tmp_path / "file"
+    file.write_bytes((value_of(name) + end).encode())
+    with monkeypatch.context() as patch:
+        patch.setenv(f"{name.upper()}_FILE", str(file))
+        assert getattr(load_settings(), name) == expected
+    (tmp_path / ".env").write_text(f"{name.upper()}_FILE={file}\n", encoding="utf-8")
+    assert getattr(load_settings(), name) == expected
+    (tmp_path / ".env").unlink()
+    with_files(monkeypatch, tmp_path / "secrets", {name: value_of(name) + end})
+    assert getattr(load_settings(), name) == expected
+    # It may be named where it lies.
+    monkeypatch.setenv(f"{name.upper()}_FILE", str(tmp_path / "secrets" / name))
+    assert getattr(load_settings(), name) == expected
+
+
+def test_a_file_that_cannot_be_used_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n", encoding="utf-8")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for path, sentence in {
+        "not-there": "DATABASE_PASSWORD_FILE names a file that is not there",
+        "secret/secret": "DATABASE_PASSWORD_FILE names a file that is not there",
+        "empty": "DATABASE_PASSWORD_FILE is an empty file",
+        "binary": "DATABASE_PASSWORD_FILE cannot be read: it is not text in UTF-8",
+        ".": "DATABASE_PASSWORD_FILE cannot be read: Is a directory",
+    }.items():
+        monkeypatch.setenv("DATABASE_PASSWORD_FILE", str(tmp_path / path))
+        with pytest.raises(ConfigurationError) as refused:
+            load_settings()
+        assert str(refused.value) == sentence
+    monkeypatch.delenv("DATABASE_PASSWORD_FILE")
+    with_files(monkeypatch, tmp_path / "secrets", {"database_password": ""})
+    with pytest.raises(ConfigurationError, match=r"^the secret database_password is an empty file$"):
+        load_settings()
+
+
+def test_a_secret_is_set_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATABASE_PASSWORD", "secret")
+    (tmp_path / "file").write_text("secret", encoding="utf-8")
+    monkeypatch.setenv("DATABASE_PASSWORD_FILE", str(tmp_path / "file"))
+    twice = "^DATABASE_PASSWORD is set more than once: keep one of DATABASE_PASSWORD and DATABASE_PASSWORD_FILE$"
+    with pytest.raises(ConfigurationError, match=twice):
+        load_settings()
+    monkeypatch.delenv("DATABASE_PASSWORD_FILE")
+    with_files(monkeypatch, tmp_path / "secrets", {"DATABASE_PASSWORD": "secret"})
+    twice = "^DATABASE_PASSWORD is set more than once: keep one of DATABASE_PASSWORD and the secret database_password$"
+    with pytest.raises(ConfigurationError, match=twice):
+        load_settings()
+
+
+def test_an_address_in_a_file_is_checked_and_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    (tmp_path / "file").write_text("postgres://u:top/secret@h/d", encoding="utf-8")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "file"))
+    with pytest.raises(ConfigurationError, match=r"^DATABASE_URL: must have the form") as refused:
+        load_settings()
+    assert "secret" not in str(refused.value)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
@@ -54,6 +54,32 @@ def test_a_service_that_has_ended_serves_nothing(app: Service) -> None:
         client.get("/items")
     with TestClient(app) as client:
         assert client.get("/items").status_code == 200
+
+
+@pytest.fixture
+def behind_a_proxy(migrated_database_url: str) -> Service:
+    settings: dict[str, Any] = {"root_path": "/api", "allowed_hosts": "example.com", "log_level": "warning"}
+    return create_app(Settings(_env_file=None, database_url=migrated_database_url, web_concurrency=1, **settings))
+
+
+def test_items_are_found_below_a_root_path(behind_a_proxy: Service) -> None:
+    with TestClient(behind_a_proxy, base_url="http://example.com") as client:
+        for prefix in ("", "/api"):
+            created = client.post(f"{prefix}/items", json={"name": "x"})
+            location = created.headers["location"]
+            assert location == f"/api/items/{created.json()['id']}"
+            # One key, whether or not the proxy takes the prefix off.
+            found = [client.get(location.removeprefix(taken_off)) for taken_off in ("", "/api")]
+            assert [one.json() for one in found] == [created.json()] * 2
+            client.delete(location)
+            assert [client.get(location.removeprefix(taken_off)).status_code for taken_off in ("", "/api")] == [404] * 2
+
+
+def test_only_probes_may_name_another_host(behind_a_proxy: Service) -> None:
+    with TestClient(behind_a_proxy, base_url="http://10.0.0.7:8000") as client:
+        assert [client.get(path).status_code for path in ("/livez", "/api/livez", "/readyz")] == [200] * 3
+        refused = client.get("/items")
+        assert (refused.status_code, refused.headers["content-type"]) == (421, "application/problem+json")
 
 
 def test_a_router_and_an_application_are_added(app: Service) -> None:

@@ -1,6 +1,7 @@
 """Items on their way through the queue, which has tests of its own in tests/highload/."""
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -66,7 +67,7 @@ async def test_queued_items_arrive_through_the_worker(
     # {% endif %}
     variables = {"DATABASE_URL": postgresql_url} | {name.upper(): value for name, value in settings.items()}
     # The bound is for requests; the items of a message have been accepted.
-    with run_worker("app.tasks", log, MAX_WAITING="2", **variables):
+    with run_worker("app.tasks", log, MAX_WAITING="2", LOG_FORMAT="json", **variables):
         async with serve(**settings) as client:
             # {% if cookiecutter.caching %}
             await client.get("/items")
@@ -83,6 +84,8 @@ async def test_queued_items_arrive_through_the_worker(
 
             await eventually(all_listed)
     assert "Traceback" not in log.read_text()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"INFO"} == {line["level"] for line in lines}
     assert await queue_sizes(broker_url, QUEUE) == (0, 0)
 
 

@@ -58,14 +58,19 @@ class Release:
 
 
 @asynccontextmanager
-async def served_release(directory: Path, database_url: str) -> AsyncGenerator[Release]:
+async def served_release(
+    directory: Path, database_url: str, *changes: tuple[str, str, str], workers: int = 1
+) -> AsyncGenerator[Release]:
+    """Serve a copy of this release with changes: a file, its text, and what it has instead."""
     for name in ("app", "alembic", "alembic.ini", "gunicorn.conf.py"):
         copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
         copy(PROJECT / name, directory / name)
+    for file, old, new in changes:
+        change(directory, file, old, new)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     log = directory / "gunicorn.log"
-    with gunicorn(port, database_url, log, directory=directory) as process:
+    with gunicorn(port, database_url, log, directory=directory, workers=workers) as process:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
 
             async def serves() -> bool:

@@ -28,11 +28,11 @@ POST_BODY = b'{"name":"x"}'
 
 @contextmanager
 def gunicorn(
-    port: int, database_url: str, log: Path, *, directory: Path = PROJECT
+    port: int, database_url: str, log: Path, *, directory: Path = PROJECT, workers: int = 1
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the service of a directory as production does."""
     command = [sys.executable, "-m", "gunicorn", "app.main:app", "--bind", f"127.0.0.1:{port}"]
-    settings = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", "DB_TIMEOUT": str(PATIENCE)}
+    settings = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": str(workers), "DB_TIMEOUT": str(PATIENCE)}
     with (
         log.open("wb") as output,
         subprocess.Popen(

@@ -16,6 +16,7 @@ from types import TracebackType
 import uvicorn
 from uvicorn.supervisors import ChangeReload
 
+from app.highload.logs import configuration
 from app.highload.server import GracefulServer, http_protocol
 
 ENGINE = Path(__file__).parent
@@ -29,6 +30,7 @@ def main() -> None:
         application,
         http=http_protocol(),
         lifespan="on",
+        log_config=configuration("info", "text"),
         reload=True,
         reload_dirs=[application.partition(".")[0]],
         server_header=False,

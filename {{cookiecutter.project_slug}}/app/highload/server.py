@@ -8,8 +8,9 @@ import asyncio
 import logging
 import re
 import sys
-from collections.abc import Collection, Sequence, Sized
+from collections.abc import Callable, Collection, Sequence, Sized
 from contextlib import suppress
+from copy import copy
 from functools import cache, partial
 from socket import socket
 from time import perf_counter
@@ -29,6 +30,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.highload.batching import Overloaded
 from app.highload.http.deadlines import Awaited, Deadlines
 from app.highload.http.problems import problem
+from app.highload.http.request_id import FIELD, KEY, request_id_of
+from app.highload.http.security_headers import SecurityHeaders
 from app.highload.metrics.refusals import WAITING
 from app.highload.reads.answers import Answer, RawHeader
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
@@ -60,7 +63,7 @@ class Connection(HttpToolsProtocol):
     an answer, and more than a refusal. All else is Uvicorn's: parsing, timers, pipelines, and what follows an answer.
 
     What a client sends takes little memory until it is served: a pipeline is read as it is answered, and a head has a
-    bound. An offer of another protocol is left aside (RFC 9110, section 7.8).
+    bound. An offer of another protocol is left aside (RFC 9110, section 7.8), and so are trailers.
 
     A stopping worker ends a connection after an answer, because a request may be on its way already. Every answer says
     from then on that it is the last one (RFC 9112, section 9.6), so that no client sends another request into a
@@ -70,7 +73,9 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._service = service_of_the_short_way(cast(ASGIApp, self.app), access_log=self.access_log)
-        self._behind_proxy = isinstance(self.app, ProxyHeadersMiddleware)
+        self._security = security_of(cast(ASGIApp, self.app))
+        self._see_client = see_client_behind(cast(ASGIApp, self.app))
+        self._trusted = False
         self._received = 0
         self._without_result = 0
         self._piece = b""
@@ -79,6 +84,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to read."""
         super().connection_made(transport)
+        self._trusted = is_trusted_proxy(cast(ASGIApp, self.app), self.client)
         self.flow: Flow = Flow(transport, self.pipeline)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -116,7 +122,8 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             sentence = f"The head of the request is too large: send at most {LONGEST_HEAD} bytes."
             answer = Answer.of(problem(431, sentence))
-            self.send(answer._replace(headers=[*answer.headers, CONNECTION_CLOSE]), keep_alive=False)
+            answer = answer._replace(headers=[*answer.headers, CONNECTION_CLOSE])
+            self.send(answer, request_id_of([], trusted=False), keep_alive=False)
         self.transport.close()
 
     def on_body(self, body: bytes) -> None:
@@ -182,6 +189,8 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(LINGER, super().shutdown)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope = cast(Scope, cycle.scope)
+        scope[KEY] = request_id_of(scope["headers"], trusted=self._trusted)
         # Uvicorn has an application of its own for what exceeds its own limit.
         if app is not self.app or self._service is None or not self._share(cycle, self._service):
             super()._start_asgi_task(cycle, app)
@@ -197,16 +206,20 @@ class Connection(HttpToolsProtocol):
         service = self._service
         if service is not None and service.admission.full and self._may_refuse(service.admission.always):
             service.requests.refuse(self.parser.get_method().decode(), service.reads.refusal.status)
-            self.send(service.reads.refusal)
+            self.send(service.reads.refusal, request_id_of(self.headers, trusted=self._trusted))
             return
         super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            # Trailers come to this list, and are no fields of the request (RFC 9110, section 6.5.1).
+            self.headers = []
         if self.expect_100_continue and self.cycle is not None:
             # A client that is answered before it was told to send the body may send it or not.
             self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
 
-    def send(self, answer: Answer, *, keep_alive: bool = True) -> None:
+    def send(self, answer: Answer, request_id: bytes, *, keep_alive: bool = True) -> None:
         """Send a whole answer, and let Uvicorn go on."""
-        head = head_of(answer, self.server_state.default_headers)
+        security = self._security.missing(answer.status, answer.headers).wire if self._security else b""
+        head = head_of(answer, self.server_state.default_headers, security, request_id)
         if len(answer.body) < LARGE:
             self.transport.write(head + answer.body)
         else:
@@ -220,8 +233,11 @@ class Connection(HttpToolsProtocol):
         if not cycle.keep_alive or self.flow.write_paused or service.admission.full:
             return False
         scope = cast(Scope, cycle.scope)
-        read = service.reads.read_at_once(scope)
-        if read is None or (read.route.guards and self._behind_proxy and is_forwarded(scope)):
+        service.place(scope)
+        if service.hosts.refusal(scope):
+            return False
+        read = service.reads.read_at_once(scope, self._see_client)
+        if read is None:
             return False
         waiter = SharedRead(self, cycle, read, service)
         try:
@@ -285,7 +301,9 @@ class SharedRead:
         elif outcome is None:
             self._send(None)
         else:
-            self._service.reads.counters[self._read.route][outcome.cache_status].add()
+            counter = self._service.reads.counters[self._read.route][outcome.cache_status]
+            # No thread adds to it, and this is shorter than a call.
+            counter.values[counter.base] += 1
             self._send(heed_conditions(self._read.scope, outcome))
 
     def set_exception(self, exception: Exception) -> None:
@@ -313,18 +331,19 @@ class SharedRead:
         self._cycle.response_started = self._cycle.response_complete = True
         # It refers to the connection, which refers to the cycle.
         self._cycle.on_response = nothing
-        if answer is not None:
-            histograms = self._service.requests.shared[self._read.route]
-            histograms.observe(answer.status, perf_counter() - self._begun)
-        if answer is not None and not self._connection.transport.is_closing():
-            self._connection.send(answer, keep_alive=self._cycle.keep_alive)
+        if answer is None:
+            return
+        self._service.requests.shared[self._read.route].observe(answer.status, perf_counter() - self._begun)
+        if not self._connection.transport.is_closing():
+            request_id = cast(Scope, self._cycle.scope)[KEY]
+            self._connection.send(answer, request_id, keep_alive=self._cycle.keep_alive)
 
     def _end(self) -> None:
         self._ended = True
         self._service.admission.leave()
 
 
-def nothing() -> None:
+def nothing(*_: object) -> None:
     """Do nothing."""
 
 
@@ -348,15 +367,37 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-def head_of(answer: Answer, server_headers: Sequence[RawHeader]) -> bytes:
+def head_of(answer: Answer, server_headers: Sequence[RawHeader], security: bytes, request_id: bytes) -> bytes:
     """Return what goes over the wire before the body (RFC 9112, section 2.1)."""
     fields = [b"%s: %s\r\n" % field for field in (*server_headers, *answer.headers)]
-    return b"".join([STATUS_LINE[answer.status], *fields, b"\r\n"])
+    return b"".join([STATUS_LINE[answer.status], *fields, security, FIELD, b": ", request_id, b"\r\n\r\n"])
 
 
-def is_forwarded(scope: Scope) -> bool:
-    """Whether a proxy tells of the client, which a guard may look at."""
-    return any(name.startswith(b"x-forwarded-") for name, _ in scope["headers"])
+def is_trusted_proxy(app: ASGIApp, client: tuple[str, int] | None) -> bool:
+    """Whether Uvicorn believes a peer what it says of its clients."""
+    return isinstance(app, ProxyHeadersMiddleware) and client is not None and client[0] in app.trusted_hosts
+
+
+def see_client_behind(app: ASGIApp) -> Callable[[Scope], None]:
+    """Return what puts the client of which a trusted proxy tells into a scope, as Uvicorn does around an application.
+
+    It may be done twice.
+    """
+    if not isinstance(app, ProxyHeadersMiddleware):
+        return nothing
+    middleware = copy(app)
+    middleware.app = arrive
+
+    def see_client(scope: Scope) -> None:
+        if any(name.startswith(b"x-forwarded-") for name, _ in scope["headers"]):
+            with suppress(StopIteration):
+                cast(Any, middleware)(scope, None, None).send(None)
+
+    return see_client
+
+
+async def arrive(*_: object) -> None:
+    """Take the place of an application, and do nothing."""
 
 
 def http_protocol() -> type[asyncio.Protocol]:
@@ -375,12 +416,23 @@ def service_of_the_short_way(app: ASGIApp, *, access_log: bool) -> Service | Non
 
     Where it does not, the log says once why.
     """
-    served = cast(ASGIApp, app.app) if isinstance(app, ProxyHeadersMiddleware) else app
+    served = served_by(app)
     reason = "the access log is on" if access_log else why_not_the_short_way(served)
     if reason is None:
         return cast(Service, served)
     say_once(reason)
     return None
+
+
+def served_by(app: ASGIApp) -> ASGIApp:
+    """Return a served application without what Uvicorn has put around it."""
+    return cast(ASGIApp, app.app) if isinstance(app, ProxyHeadersMiddleware) else app
+
+
+def security_of(app: ASGIApp) -> SecurityHeaders | None:
+    """Return the security headers of a served application, if it has some."""
+    served = served_by(app)
+    return served.security if isinstance(served, Service) else None
 
 
 @cache

@@ -13,10 +13,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.highload.http.admission import Admission
 from app.highload.http.body_limit import BodyLimit
 from app.highload.http.head import HeadAsGet
+from app.highload.http.hosts import AllowedHosts, HostsLayer
 from app.highload.http.problems import add_problem_handlers, overloaded
+from app.highload.http.request_id import identified
 from app.highload.http.requests import ACTIVE, LIMIT, Requests
+from app.highload.http.root_path import RootPathTaken, place, refuse_routes_below
+from app.highload.http.security_headers import SecurityHeaders
 from app.highload.metrics.process import looked_at, observed_process
 from app.highload.metrics.slots import memory
+from app.highload.outside import ANY
 from app.highload.reads.shared import CannotShare
 from app.highload.reads.sharing import SharedReads, SharedReadsLayer
 
@@ -29,12 +34,17 @@ NOT_STARTED = (
 class Service(FastAPI):
     """A FastAPI application for high load.
 
-    Its layers are, from the outside: admission, the bound on bodies, the middleware that is added to it, HEAD, shared
-    reads, and then FastAPI's own.
+    Its layers are, from the outside: request id, security headers, admission, allowed hosts, the bound on bodies, the
+    middleware that is added to it, HEAD, shared reads, and then FastAPI's own.
 
     At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. Bodies have at most
     `max_body_bytes`. `max_waiting` bounds those who wait for one shared read. `public_url` is the address of the
-    service in shared answers. All other options are FastAPI's.
+    service in shared answers.
+
+    Requests name one of `allowed_hosts`, but for those to the paths in `any_host`. `root_path` is the path below which
+    a proxy shows the service; it is in front of each path of a request, or the proxy has taken it off.
+
+    All other options are FastAPI's.
     """
 
     def __init__(
@@ -45,12 +55,20 @@ class Service(FastAPI):
         max_waiting: int,
         public_url: str = "http://localhost:8000",
         always: Collection[str] = (),
+        allowed_hosts: Collection[str] = (ANY,),
+        any_host: Collection[str] = (),
+        root_path: str = "",
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self._below = root_path
         self._max_body_bytes = max_body_bytes
         self._started = False
         self._own_stack: ASGIApp | None = None
+        self.security = SecurityHeaders(https=public_url.startswith("https:"))
+        self.hosts = AllowedHosts(allowed_hosts, any_host=[root_path + path for path in any_host])
+        # The server compares what stands in the request, where the root path may have been taken off.
+        always = {*always, *(root_path + path for path in always)}
         self.requests = Requests()
         self.admission = Admission(super().__call__, limit_concurrency, always=always, requests=self.requests)
         self.reads = SharedReads(self, public_url=public_url, max_waiting=max_waiting, refusal=overloaded())
@@ -78,9 +96,14 @@ class Service(FastAPI):
             self.router.add_api_route(**given, route_class_override=type(route))
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Put the layers together."""
+        """Put the layers together.
+
+        Raises CannotShare or RootPathTaken.
+        """
+        refuse_routes_below(self._below, self)
         added = self.user_middleware
         self.user_middleware = [
+            Middleware(HostsLayer, hosts=self.hosts),
             Middleware(BodyLimit, limit=self._max_body_bytes),
             *added,
             Middleware(HeadAsGet, router=self.router),
@@ -103,7 +126,12 @@ class Service(FastAPI):
             return
         if not self._started:
             raise RuntimeError(NOT_STARTED)
-        await self.admission(scope, receive, send)
+        self.place(scope)
+        await self.admission(scope, receive, self.security.add_to(identified(scope, send)))
+
+    def place(self, scope: Scope) -> None:
+        """Put a request below the root path; it may be done twice."""
+        place(scope, self._below)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
@@ -122,7 +150,7 @@ class Service(FastAPI):
         try:
             async with AsyncExitStack() as observing:
                 await super().__call__(scope, receive, tell)
-        except CannotShare as error:
+        except (CannotShare, RootPathTaken) as error:
             await send({"type": "lifespan.startup.failed", "message": f"The service does not start. {error}"})
             raise
 

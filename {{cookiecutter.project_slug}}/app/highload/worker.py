@@ -26,10 +26,10 @@ from kombu import Exchange, Queue
 
 from app.highload.database import ContentRefused, DatabaseUnavailable, MissingReference
 from app.highload.idempotency import IdempotencyKeyReused
-from app.highload.metrics.exposition import serve_exposition
 from app.highload.metrics.instruments import Counter, counter
+from app.highload.metrics.port import serve_exposition
 from app.highload.metrics.process import observed_process
-from app.highload.metrics.slots import SLOT_BYTES, SLOTS, memory
+from app.highload.metrics.slots import memory
 from app.highload.repository import Repository, Storage
 from app.highload.resource import Message, Resource, Row, id_in
 from app.highload.writes.group_commit import DirectWriter
@@ -47,6 +47,9 @@ PAUSE = 0.2
 LONGEST_START = 60.0
 # Tenths of a second.
 WAIT_FOR_PARENT = 20
+# For more processes than a worker has. What is not written takes no memory.
+SLOTS = 128
+SLOT_BYTES = 262_144
 # The name of a resource that this release does not know.
 UNKNOWN = "unknown"
 
@@ -111,7 +114,7 @@ class WorkerProcess:
         self.repositories: dict[str, Repository[Any, Any, Any]]
         self._metrics_port = metrics_port
         self._counters = {name: Counters.of(name) for name in [UNKNOWN, *(resource.name for resource in resources)]}
-        self._counted: mmap
+        self._counted: mmap | None = None
         worker_init.connect(self.prepare, weak=False)
         worker_ready.connect(self.serve_metrics, weak=False)
         worker_process_init.connect(self.start, weak=False)
@@ -127,15 +130,16 @@ class WorkerProcess:
         if self._metrics_port:
             serve_exposition(self._metrics_port)
 
-    def counters(self, resource: str) -> Counters:
+    def counters(self, resource: str | None) -> Counters:
         """Return what is counted of the messages of a resource."""
-        return self._counters.get(resource, self._counters[UNKNOWN])
+        return self._counters.get(resource or UNKNOWN, self._counters[UNKNOWN])
 
     def start(self, **_: object) -> None:
         """Start the loop; call it after the fork, never before."""
-        # A successor of a process has its number.
-        memory.lend(self._counted, current_process().index, SLOT_BYTES)
-        memory.join()
+        if self._counted is not None:
+            # A successor of a process has its number.
+            memory.lend(self._counted, getattr(current_process(), "index", 0), SLOT_BYTES)
+            memory.join()
         # At its end it waits until the parent has read all results, which the parent of a stopping worker may have
         # dropped: by default for half a minute. What is not read is not acknowledged, comes again, and is stored.
         pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = WAIT_FOR_PARENT
@@ -204,29 +208,30 @@ def store_message(task: Task[..., None], queue: RowQueue, process: WorkerProcess
         put_off(task, queue, process, resource.message(later), "a row that these refer to is not stored")
     for row, reason in refused:
         if not isinstance(reason, MissingReference):
-            give_up(task, queue, process, resource.message([row]), str(reason), f"row {id_in(row)} of {resource.name}")
+            what = f"row {id_in(row)} of {resource.name}"
+            give_up(task, queue, process, resource.message([row]), reason=str(reason), what=what)
 
 
 def put_off(task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, reason: str) -> None:
     """Send a message to the end of the queue, or to the dead letters when it came first long ago."""
     first = float((task.request.headers or {}).get("x-first", time.time()))
     if time.time() - first > COMES_LATER:
-        give_up(task, queue, process, message, reason, f"a message for {message['resource']}")
+        give_up(task, queue, process, message, reason=reason, what=f"a message for {message['resource']}")
         return
     logger.info("a message comes later: %s", reason)
     time.sleep(PAUSE)
     task.apply_async((message,), queue=queue.name, headers={"x-first": str(first)})
-    process.counters(message["resource"]).returned.add()
+    process.counters(message.get("resource")).returned.add()
 
 
 def give_up(
-    task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, reason: str, what: str
+    task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, *, reason: str, what: str
 ) -> None:
     """Send a message to the dead letters; the log says of what it is, and shows no value of a client."""
     logger.error("%s goes to the dead-letter queue: %s", what, reason)
     dead = Queue(queue.dead_letters, queue_arguments=DEAD_LETTER_ARGUMENTS)
     task.apply_async((message,), queue=dead, headers={"x-reason": reason})
-    process.counters(message["resource"]).dead_letters.add()
+    process.counters(message.get("resource")).dead_letters.add()
 
 
 async def store(writer: DirectWriter, rows: Sequence[Row]) -> list[tuple[Row, Exception]]:

@@ -117,7 +117,7 @@ def request(app: Service, path: str, query: str = "", headers: Mapping[str, str]
         "path": path,
         "raw_path": path.encode(),
         "query_string": query.encode(),
-        "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
+        "headers": [(name.encode(), value.encode()) for name, value in ({"host": "x"} | dict(headers or {})).items()],
         "state": app.reads.state.copy(),
     }
 

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ from app.highload.writes.queued import QueuedWriter
 from tests.conftest import Serve, in_database, stack_url
 from tests.highload.notes import NAME, NOTES, QUEUE, new_note, note_writer, nothing_ends
 from tests.highload.worker import celery, process, store_rows
+from tests.numbers import Numbers
 from tests.proxy import proxied
 from tests.queues import logged, queue_sizes, renew_queues, run_worker
 from tests.waiting import PATIENCE, eventually, said, settle
@@ -521,6 +523,43 @@ async def test_a_killed_process_of_a_worker_loses_nothing(
             return await all_stored(postgresql_url, accepted)
 
         await eventually(all_arrived)
+
+
+async def test_what_a_worker_has_counted_outlives_its_process(
+    serve: Serve, postgresql_url: str, broker_url: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    async def told() -> Numbers:
+        async with httpx2.AsyncClient(timeout=PATIENCE) as client:
+            answer = await client.get(f"http://127.0.0.1:{port}/metrics")
+            assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 404
+        return Numbers(answer.text)
+
+    log = tmp_path / "worker.log"
+    with note_worker(postgresql_url, broker_url, log, WORKER_CONCURRENCY="1", METRICS_PORT=str(port)) as running:
+        for stored in (100, 200):
+            await queue_notes(serve, broker_url)
+
+            async def all_told(number: int = stored) -> bool:
+                if "ready." not in await asyncio.to_thread(log.read_text):
+                    return False
+                return (await told()).sum("highload_stored_total", {"resource": NOTES.name}) == number
+
+            await eventually(all_told)
+            if stored == 100:
+                os.kill(await asyncio.to_thread(a_child_of, running.pid), signal.SIGKILL)
+        async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publisher:
+            await publisher(NOTES, [new_note(UNSTORABLE)])
+        await become_sizes(broker_url, (0, 1))
+
+        async def dead_letter_told() -> bool:
+            return (await told()).sum("highload_dead_letters_total", {"resource": NOTES.name}) == 1
+
+        await eventually(dead_letter_told)
+        assert (await told()).sum("highload_workers") == 1
+        assert (await told()).sum("highload_flush_size_sum", {"kind": "insert"}) >= 200
 
 
 async def queue_notes(serve: Serve, broker_url: str) -> set[str]:

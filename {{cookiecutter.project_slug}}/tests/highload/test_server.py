@@ -43,7 +43,7 @@ class Client:
             lines = (await self.reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
             (length,) = [int(line.split(b": ")[1]) for line in lines if line.startswith(b"content-length: ")]
             body = b"" if request.startswith(b"HEAD") else await self.reader.readexactly(length)
-        return b"\r\n".join(line for line in lines if not line.startswith(b"date: ")), body
+        return b"\r\n".join(line for line in lines if not line.startswith((b"date: ", b"x-request-id: "))), body
 
     async def end(self) -> bytes:
         """Return what comes before the server hangs up."""

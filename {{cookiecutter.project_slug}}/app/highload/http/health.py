@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 # Seconds that a dependency has for its answer.
 LIMIT = 1.0
 LIVEZ = "/livez"
+READYZ = "/readyz"
 
 
 class Health(BaseModel):
@@ -35,9 +36,7 @@ async def livez() -> Health:
     return Health(status="ok")
 
 
-@router.get(
-    "/readyz", response_model=Health, responses={503: {"model": Problem, "description": "It cannot do its work"}}
-)
+@router.get(READYZ, response_model=Health, responses={503: {"model": Problem, "description": "It cannot do its work"}})
 async def readyz(request: Request) -> Health | Response:
     """Tell that every check of the lifespan's `checks` succeeds within a second."""
     checks: Checks = request.state.checks

@@ -1,10 +1,6 @@
 """What was counted, as text for Prometheus (text format 0.0.4)."""
 
-import logging
-import threading
 from collections.abc import Iterator, Sequence
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
 
 from app.highload.metrics.instruments import (
@@ -19,8 +15,6 @@ from app.highload.metrics.instruments import (
     totals,
 )
 from app.highload.metrics.slots import memory
-
-logger = logging.getLogger(__name__)
 
 PATH = "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -85,34 +79,3 @@ def escaped(value: str) -> str:
 def number(value: float) -> str:
     """Return a number as it is written."""
     return str(int(value)) if float(value).is_integer() else repr(float(value))
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers GET /metrics."""
-
-    # Seconds that a client has to send its request.
-    timeout = 10
-
-    def do_GET(self) -> None:
-        """Answer."""
-        is_there = self.path == PATH
-        body = exposition().encode() if is_there else b""
-        self.send_response(HTTPStatus.OK if is_there else HTTPStatus.NOT_FOUND)
-        self.send_header("Content-Type", CONTENT_TYPE)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - so it is called
-        """Log nothing."""
-
-
-def serve_exposition(port: int) -> None:
-    """Serve GET /metrics from a thread, for a process that serves nothing else. A port in use is no reason to end."""
-    try:
-        server = ThreadingHTTPServer(("", port), Handler)
-    except OSError as error:
-        logger.warning("nothing is told on METRICS_PORT %d: %s", port, error)
-        return
-    threading.Thread(target=server.serve_forever, daemon=True).start()

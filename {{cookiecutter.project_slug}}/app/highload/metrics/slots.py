@@ -12,9 +12,6 @@ from app.highload.metrics.instruments import Gauge, Instrument, Numbers, adding,
 
 # At the begin of each slot: the digest of its layout, and how many gauges follow.
 HEADER = 2
-# What Celery's parent makes; Gunicorn's master imports nothing of this, and has its own numbers.
-SLOTS = 128
-SLOT_BYTES = 262_144
 
 
 class LayoutDiffers(Exception):
@@ -52,11 +49,13 @@ class Memory:
         self._slots = slots
         registry.closed = "because the workers share what they count already"
 
+    # {% if cookiecutter.queued_writes %}
     def watch(self, mapping: mmap, slot_bytes: int) -> None:
         """Read the slots of others, without one of its own."""
         self._slots = slots_of(mapping, slot_bytes)
         self._digest = digest()
 
+    # {% endif %}
     def places(self) -> Iterator[tuple[Instrument, list[Numbers]]]:
         """Yield each instrument with its numbers in all processes.
 

@@ -22,8 +22,8 @@ type RawHeader = tuple[bytes, bytes]
 PERSONAL_HEADERS = frozenset([b"set-cookie", b"www-authenticate"])
 
 # They say how the application sent the body, which is whole now, and what becomes of the connection, which is the
-# server's (RFC 9112, sections 6 and 9).
-FRAMING_HEADERS = frozenset([b"content-length", b"transfer-encoding", b"connection", b"keep-alive"])
+# server's (RFC 9112, sections 6 and 9); or which request it answered, and now it answers many.
+FRAMING_HEADERS = frozenset([b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"x-request-id"])
 WITHOUT_BODY = frozenset([204, 304])
 NEVER_KEPT = (FRAMING_HEADERS | PERSONAL_HEADERS) - {b"content-length"}
 NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")

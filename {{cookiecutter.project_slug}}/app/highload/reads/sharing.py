@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -65,6 +65,10 @@ KNOWN_PACKAGES = ("fastapi.", __name__.partition(".reads.")[0])
 
 type Grants = Mapping[Guard, Granted]
 NO_GRANTS: Grants = {}
+
+
+def leave(_: Scope) -> None:
+    """Leave a scope as it is."""
 
 
 class Shared(NamedTuple):
@@ -164,8 +168,11 @@ class SharedReads:
         self.counters[read.route][outcome.cache_status].add()
         return heed_conditions(read.scope, outcome)
 
-    def read_at_once(self, scope: Scope) -> Read | None:
-        """Return the read that a request is, or None where it is none or that cannot be told without waiting."""
+    def read_at_once(self, scope: Scope, see_client: Callable[[Scope], None] = leave) -> Read | None:
+        """Return the read that a request is, or None where it is none or that cannot be told without waiting.
+
+        Guards are asked when `see_client` has put the client into the scope.
+        """
         route = self._route_of(scope)
         if route is None:
             return None
@@ -174,6 +181,7 @@ class SharedReads:
         if any(guard.waits for guard in route.guards):
             return None
         scope["app"] = self._service
+        see_client(scope)
         try:
             grants = {guard: guard.ask_at_once(HTTPConnection(scope)) for guard in route.guards}
         except Exception:  # noqa: BLE001 - the application asks again, and answers
