@@ -85,7 +85,8 @@ def sh(stack: Stack, command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("variant", OBSERVED, ids=name_of)
+# With the cache and the queue, and with neither: each has files of its own, and tags in those of all.
+@pytest.mark.parametrize("variant", [OBSERVED[0], OBSERVED[-1]], ids=name_of)
 def test_promtool_accepts_the_rules_and_their_cases(variant: dict[str, bool], tmp_path: Path) -> None:
     with stack_of(observed_project(tmp_path, **variant)) as stack:
         sh(stack, BUILD)
