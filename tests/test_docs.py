@@ -73,7 +73,7 @@ def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
         arguments[0] = str(Path(sys.executable).parent / arguments[0])
         done = subprocess.run(
             [*arguments, "--output-dir", str(tmp_path / str(number))],
-            input="\n" * 11,
+            input="\n" * 12,
             env=clean_environment(),
             capture_output=True,
             text=True,

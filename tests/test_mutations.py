@@ -1295,8 +1295,8 @@ MUTATIONS += [
     Mutation(
         "shared answers have security headers on the short way",
         SERVER,
-        "*fields, security, b",
-        "*fields, b",
+        "*fields, security, FIELD",
+        "*fields, FIELD",
         "highload/test_security_headers.py::test_a_shared_answer_has_them_on_the_short_way",
         "nosniff",
     ),

@@ -326,7 +326,10 @@ def service(plan: Plan, redis_url: str | None) -> Service:
 
 type Reply = tuple[int, list[str], bytes]
 # What the engine adds to an answer.
-ADDED = ("etag", "x-cache", "content-length", "connection")
+ADDED = (
+    *("etag", "x-cache", "content-length", "connection", "x-request-id"),
+    *("x-content-type-options", "referrer-policy", "content-security-policy"),
+)
 
 
 def reply(status: int, fields: Sequence[tuple[str, str]], body: bytes) -> Reply:
