@@ -24,14 +24,15 @@ CASES = sorted((PROMETHEUS / "tests").glob("*.yml"))
 DASHBOARD = json.loads((PROJECT / "observe/grafana/dashboards/service.json").read_text(encoding="utf-8"))
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
-# What others expose, and the labels of it that are asked for: as postgres_exporter 0.17, redis_exporter 1.69 and
-# RabbitMQ 4 (/metrics/detailed) answer.
+# What others expose, and the labels of it that are asked for.
 OTHERS = {
     "up": {"job", "instance"},
+    # postgres_exporter 0.17
     "pg_up": set[str](),
     "pg_settings_max_connections": set[str](),
     "pg_stat_activity_count": set[str](),
     # {% if cookiecutter.caching %}
+    # redis_exporter 1.69
     "redis_up": set[str](),
     "redis_commands_processed_total": set[str](),
     "redis_evicted_keys_total": set[str](),
@@ -39,6 +40,7 @@ OTHERS = {
     "redis_memory_used_bytes": set[str](),
     # {% endif %}
     # {% if cookiecutter.queued_writes %}
+    # RabbitMQ 4, /metrics/detailed
     "rabbitmq_detailed_queue_consumers": {"queue"},
     "rabbitmq_detailed_queue_messages_ready": {"queue"},
     "rabbitmq_detailed_queue_messages_unacked": {"queue"},
