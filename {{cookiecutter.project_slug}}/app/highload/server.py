@@ -240,11 +240,9 @@ class Connection(HttpToolsProtocol):
 
     def _share(self, cycle: RequestResponseCycle, service: Service) -> bool:
         """Begin with a read that may be shared, or leave the request to the application."""
-        if not cycle.keep_alive or self.flow.write_paused or service.admission.full:
-            return False
         scope = cast(Scope, cycle.scope)
         service.place(scope)
-        if service.hosts.refusal(scope):
+        if not cycle.keep_alive or self.flow.write_paused or service.admission.full or service.hosts.refusal(scope):
             return False
         access = service.access
         if access is not None:
