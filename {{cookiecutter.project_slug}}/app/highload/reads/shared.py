@@ -19,6 +19,7 @@ from starlette.convertors import PathConvertor, StringConvertor
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from app.highload.generations import ANYTHING, Source
+from app.highload.metrics.instruments import Counter, KeyedHistograms
 from app.highload.reads.dependencies import Guard, Opened, Partition
 
 MARK = "shared_read"
@@ -62,6 +63,15 @@ def shared[F: Callable[..., Any]](
     return mark if function is None else mark(function)
 
 
+class Seen:
+    """What is counted of a shared route: answers by where they come from, and the seconds until they are sent."""
+
+    __slots__ = ("durations", "outcomes")
+
+    durations: KeyedHistograms
+    outcomes: Mapping[tuple[bytes, bytes], Counter]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedRoute:
     """A route whose answers are shared, and what they depend on.
@@ -80,6 +90,7 @@ class SharedRoute:
     pattern: Pattern[str]
     sources: tuple[Source, ...]
     fixed_places: tuple[str, ...] | None
+    seen: Seen
 
     def places(self, path: str) -> tuple[str, ...]:
         """Return what the answers for a path of the route depend on."""
@@ -204,6 +215,7 @@ def shared_route(context: RouteContext, *, checks_credentials: bool) -> SharedRo
         pattern=context.path_regex,
         sources=sources,
         fixed_places=None if any(source.parameter for source in sources) else places_of(sources, {}),
+        seen=Seen(),
     )
 
 

@@ -121,7 +121,6 @@ class SharedReads:
         self._host = url.netloc.encode()
         self._app: ASGIApp
         self._routes: SharedRoutes
-        self.counters: dict[SharedRoute, dict[RawHeader, Counter]] = {}
         self._errors_may_be_personal: bool
         # What the lifespan yields.
         self.state: dict[str, Any] = {}
@@ -139,7 +138,8 @@ class SharedReads:
         """
         self._app = app
         self._routes = SharedRoutes(self._service.router.routes, checks_credentials=self._checks_credentials)
-        self.counters = {route: counters_of(path) for route, path in self._routes.paths.items()}
+        for route, path in self._routes.paths.items():
+            route.seen.outcomes = counters_of(path)
         handlers = self._service.exception_handlers.values()
         # A handler of a user's sees the request, and may answer each client in another way.
         self._errors_may_be_personal = any(not handler.__module__.startswith(KNOWN_PACKAGES) for handler in handlers)
@@ -159,7 +159,7 @@ class SharedReads:
         scope.update(endpoint=route.endpoint, route=route.route)
         read = None if ALONE in scope else await self._read_of(route, scope)
         if read is None or (answer := await self._answer_to(read)) is None:
-            self.counters[route][BYPASS].add()
+            route.seen.outcomes[BYPASS].add()
             await self._app(scope, receive, partial(send_with_header, send, BYPASS))
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
@@ -175,7 +175,7 @@ class SharedReads:
             return self.refusal
         if outcome is None:
             return None
-        self.counters[read.route][outcome.cache_status].add()
+        read.route.seen.outcomes[outcome.cache_status].add()
         return heed_conditions(read.scope, outcome)
 
     def read_at_once(self, scope: Scope, see_client: Callable[[Scope], None] = leave) -> Read | None:
