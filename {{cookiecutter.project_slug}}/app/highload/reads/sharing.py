@@ -101,8 +101,18 @@ class SharedReads:
     Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13), and say in `X-Cache` where they come from.
     """
 
-    def __init__(self, service: FastAPI, *, public_url: str, max_waiting: int, refusal: Response) -> None:
+    def __init__(
+        self,
+        service: FastAPI,
+        *,
+        public_url: str,
+        max_waiting: int,
+        refusal: Response,
+        checks_credentials: bool = False,
+    ) -> None:
         self._service = service
+        # Whether whoever is let in may read, whatever its credentials are.
+        self._checks_credentials = checks_credentials
         self._max_waiting = max_waiting
         # The answer to a read behind which too many wait already.
         self.refusal = Answer.of(refusal)
@@ -127,7 +137,7 @@ class SharedReads:
         Raises CannotShare.
         """
         self._app = app
-        self._routes = SharedRoutes(self._service.router.routes)
+        self._routes = SharedRoutes(self._service.router.routes, checks_credentials=self._checks_credentials)
         for route, path in self._routes.paths.items():
             route.seen.outcomes = counters_of(path)
         handlers = self._service.exception_handlers.values()
