@@ -13,8 +13,8 @@ from app.highload.metrics.instruments import counter, histogram
 from app.highload.tracing.spans import follow, in_span
 
 # {%- endif +%}
-logger = logging.getLogger(__name__)
 
+logger = logging.getLogger(__name__)
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 

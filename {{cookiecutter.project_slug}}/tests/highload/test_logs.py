@@ -63,7 +63,7 @@ def test_a_line_of_text_is_not_taken_for_two() -> None:
 
 
 def test_libraries_stay_quiet_while_the_service_is_debugged() -> None:
-    """SQLite's driver and RabbitMQ's would print each value."""
+    """Drivers would print each value."""
     assert logs.configuration("debug", "json")["root"]["level"] == logging.INFO
     assert logs.configuration("error", "json")["root"]["level"] == logging.ERROR
 
