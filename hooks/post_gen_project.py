@@ -37,6 +37,7 @@ FILES_OF_FEATURES = {
         "tests/highload/worker.py",
         "tests/queues.py",
         "tests/test_items_queue.py",
+        "tests/test_items_queue_tracing.py",
     ],
     "observability": [
         "app/highload/tracing/__init__.py",
@@ -47,6 +48,7 @@ FILES_OF_FEATURES = {
         "app/tracing.py",
         "tests/collector.py",
         "tests/highload/test_tracing.py",
+        "tests/test_items_queue_tracing.py",
         "tests/test_items_tracing.py",
     ],
 }

@@ -24,6 +24,7 @@ EXECUTED_ELSEWHERE = {
     "make drill": test_drills.test_no_fault_loses_or_doubles_an_item,
     "make load": test_load.report,
     "make soak": test_drills.test_a_soak_loses_or_doubles_no_item,
+    test_variants.MAKE_A_KEY: test_variants.test_a_guarded_service_keeps_to_its_openapi_document,
     "make lint": test_lint.test_the_variant_is_clean,
     'make revision M="add a column"': test_variants.test_the_tests_of_the_variant_pass,
     "make sbom": test_supply.test_the_list_of_packages_is_valid_and_names_each_with_its_hashes,

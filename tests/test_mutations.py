@@ -776,8 +776,7 @@ MUTATIONS = [
     Mutation(
         "each request on the connection is counted",
         "app/highload/server.py",
-        "        self._service.requests.shared[self._read.route]"
-        ".observe(answer.status, perf_counter() - self._begun)\n",
+        "        values[row + 1 + bisect_left(SECONDS, seconds)] += 1\n",
         "",
         "highload/test_metrics.py::test_each_request_is_counted_once",
         "('/notes', 0) == ('/notes', 1)",
@@ -827,6 +826,8 @@ MUTATIONS = [
 
 SHARED = "app/highload/reads/shared.py"
 SHARING = "app/highload/reads/sharing.py"
+ACCESS = "app/highload/http/access.py"
+RATES = "app/highload/http/rates.py"
 SERVER = "app/highload/server.py"
 UVICORN = "uvicorn/protocols/http/httptools_impl.py"
 ANSWERS = "highload/test_server_differential.py::test_answers_are_those_of_the_plain_protocol"
@@ -973,6 +974,86 @@ MUTATIONS += [
         "== 500",
     ),
     Mutation(
+        "a request is asked for its key on the short way",
+        SERVER,
+        "            refusal = access.ask(scope)\n",
+        "            refusal = None\n",
+        "highload/test_break_in.py::test_nobody_gets_in_without_the_right_key[short]",
+        "('no key', '200')",
+    ),
+    Mutation(
+        "a request is asked for its key on the long way",
+        "app/highload/service.py",
+        "            *([] if self.access is None else [Middleware(AccessLayer, access=self.access)]),\n",
+        "",
+        "highload/test_break_in.py::test_nobody_gets_in_without_the_right_key[long]",
+        "('no key', '200')",
+    ),
+    Mutation(
+        "a request is asked once, and costs one token",
+        ACCESS,
+        'scope.get(LET_IN) is self._access:\n',
+        "False:\n",
+        "highload/test_access.py::test_a_read_that_is_run_alone_costs_one_token",
+        "[200, 429, 429]",
+    ),
+    Mutation(
+        "a key may do what its scopes say",
+        ACCESS,
+        "        if needed not in key.scopes:\n",
+        "        if False:\n",
+        "highload/test_access.py::test_a_refusal_says_what_was_wrong",
+        "assert None",
+    ),
+    Mutation(
+        "a key that has expired is none, also when it was verified before",
+        ACCESS,
+        "        if key.expires <= time.time():\n",
+        "        if False:\n",
+        "highload/test_access.py::test_a_key_ends_while_it_is_remembered",
+        "== [None, None,",
+    ),
+    Mutation(
+        "all who may read share one answer",
+        SHARED,
+        "NOT_SHARED if guards or checks_credentials else",
+        "NOT_SHARED if guards else",
+        "highload/test_access.py::test_all_who_may_read_share_one_answer",
+        "<= 2",
+    ),
+    Mutation(
+        "spellings of a key do not fill the memory",
+        "app/highload/http/keys.py",
+        " and len(credentials) <= LONGEST_REMEMBERED:\n",
+        ":\n",
+        "highload/test_access.py::test_spellings_of_a_key_do_not_fill_the_memory",
+        "assert not",
+    ),
+    Mutation(
+        "clients do not fill the memory",
+        RATES,
+        "        if len(self._full_at) > self._most_clients:\n",
+        "        if False:\n",
+        "highload/test_access.py::test_clients_do_not_fill_the_memory",
+        "assert 4 <= 3",
+    ),
+    Mutation(
+        "a network of IPv6 has one bucket",
+        RATES,
+        "        return str(ip_network((int(address), PREFIX), strict=False))\n",
+        "        return str(address)\n",
+        "highload/test_access.py::test_a_network_of_ipv6_is_one_client",
+        "assert '2001:db8:1:2::1' ==",
+    ),
+    Mutation(
+        "what has a bucket for each address sees the client behind a proxy",
+        SERVER,
+        "            if access.asks_for_addresses:\n",
+        "            if False:\n",
+        "highload/test_access.py::test_addresses_have_a_rate_without_keys",
+        "assert [429, 429, 429] == [200, 200, 429]",
+    ),
+    Mutation(
         "a shared run knows what the lifespan yields, and nothing of a client",
         SHARING,
         '            "state": self.state.copy(),\n',
@@ -1023,7 +1104,7 @@ MUTATIONS += [
     Mutation(
         "credentials without a guard are not shared",
         SHARED,
-        "not_shared=NOT_SHARED if guards else NOT_SHARED | CREDENTIALS,",
+        "not_shared=NOT_SHARED if guards or checks_credentials else NOT_SHARED | CREDENTIALS,",
         "not_shared=NOT_SHARED,",
         "highload/test_sharing.py::test_credentials_without_a_guard_are_not_shared",
         "['bypass', 'bypass', 'bypass']",
@@ -1057,8 +1138,8 @@ MUTATIONS += [
     Mutation(
         "an application around the service is asked",
         SERVER,
-        "    served = cast(ASGIApp, app.app) if isinstance(app, ProxyHeadersMiddleware) else app\n",
-        "    served = getattr(app.app, '_app', app.app)\n",
+        "    return cast(ASGIApp, app.app) if isinstance(app, ProxyHeadersMiddleware) else app\n",
+        "    return getattr(app.app, '_app', app.app)\n",
         "highload/test_sharing.py::test_middleware_around_the_application_runs_for_shared_reads[short way-no Redis]",
         "assert 200 == 403",
     ),
@@ -1141,7 +1222,8 @@ MUTATIONS += [
     Mutation(
         "the server refuses what is too much",
         SERVER,
-        "            self.send(service.reads.refusal)\n            return\n",
+        "            self.send(service.reads.refusal, request_id_of(self.headers, trusted=self._trusted))\n"
+        "            return\n",
         "            pass\n",
         "highload/test_server.py::test_a_refusal_of_the_server_is_that_of_the_application",
         "AssertionError: assert not [",
@@ -1271,8 +1353,8 @@ MUTATIONS += [
     Mutation(
         "shared answers have security headers on the short way",
         SERVER,
-        "*fields, security, b",
-        "*fields, b",
+        "*fields, security, FIELD",
+        "*fields, FIELD",
         "highload/test_security_headers.py::test_a_shared_answer_has_them_on_the_short_way",
         "nosniff",
     ),
@@ -1458,15 +1540,15 @@ MUTATIONS += [
     Mutation(
         "a connection is used again after a shared answer",
         SERVER,
-        "        self._cycle.response_started = self._cycle.response_complete = True\n",
-        "        self._cycle.response_started = True\n",
+        "    cycle.response_started = cycle.response_complete = True\n",
+        "    cycle.response_started = True\n",
         ANSWERS,
         "assert 'no answer any more' == 'open'",
     ),
     Mutation(
         "a connection leaves no garbage",
         SERVER,
-        "        self._cycle.on_response = nothing\n",
+        "which refers to the cycle.\n    cycle.on_response = nothing\n",
         "",
         "highload/test_server.py::test_a_connection_leaves_no_garbage",
         "TimeoutError",
@@ -1474,8 +1556,8 @@ MUTATIONS += [
     Mutation(
         "a pipeline that broke off is left alone",
         SERVER,
-        "        if not self._connection.transport.is_closing():\n            self._connection.send(",
-        "        if not self._cycle.disconnected:\n            self._connection.send(",
+        "        if not self._connection.transport.is_closing():\n            request_id",
+        "        if not self._cycle.disconnected:\n            request_id",
         "highload/test_server.py::test_a_pipeline_that_breaks_off_takes_nothing_with_it",
         "a result co",
     ),

@@ -11,6 +11,7 @@ from app import crud, db
 from app.config import NAME, Settings, load_settings
 from app.highload import logs
 from app.highload.http import health, metrics
+from app.highload.http.access import Access
 from app.highload.repository import Storage
 from app.highload.schema import Schema
 from app.highload.service import Service
@@ -26,11 +27,18 @@ from app.tracing import open_traces, sampling
 
 # {%- endif +%}
 
+# Whoever asks for these needs no API key and may name any host.
+OPEN = [health.LIVEZ, health.READYZ, metrics.METRICS]
+
 logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> Service:
-    """Return the application; connections open when its lifespan begins and close when it ends."""
+    """Return the application; connections open when its lifespan begins and close when it ends.
+
+    Raises ConfigurationError when the API keys cannot be read.
+    """
+    access = Access(keys=settings.read_api_keys(), rate=settings.rate, realm=NAME, open_paths=OPEN)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
@@ -38,6 +46,9 @@ def create_app(settings: Settings) -> Service:
         logger.info("It answers for these hosts: %s.", ", ".join(settings.hosts))
         for sentence in settings.warnings:
             logger.warning(sentence)
+        if settings.production or not access.is_open:
+            level = logging.WARNING if access.keys is None else logging.INFO
+            logger.log(level, "The service is %s.", access.in_words())
         async with AsyncExitStack() as stack:
             # {% if cookiecutter.observability %}
             await stack.enter_async_context(open_traces(settings))
@@ -73,11 +84,12 @@ def create_app(settings: Settings) -> Service:
         max_waiting=settings.max_waiting,
         public_url=settings.public_url,
         always=[health.LIVEZ, metrics.METRICS],
+        access=access,
         allowed_hosts=settings.hosts,
-        any_host=[health.LIVEZ, health.READYZ, metrics.METRICS],
+        any_host=OPEN,
         root_path=settings.root_path,
         # {% if cookiecutter.observability %}
-        sampling=sampling(settings),
+        sampling=sampling(settings, never=OPEN),
         # {% endif %}
     )
     app.include_flat(items.router)

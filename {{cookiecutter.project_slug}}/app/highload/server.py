@@ -8,6 +8,7 @@ import asyncio
 import logging
 import re
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence, Sized
 from contextlib import suppress
 from copy import copy
@@ -21,6 +22,7 @@ import httptools
 import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 from uvicorn import Server
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -28,12 +30,15 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.highload.batching import Overloaded
+from app.highload.http.access import count_refusal
 from app.highload.http.deadlines import Awaited, Deadlines
 from app.highload.http.problems import problem
 from app.highload.http.request_id import FIELD, KEY, request_id_of
 from app.highload.http.security_headers import SecurityHeaders
+from app.highload.metrics.instruments import SECONDS
 from app.highload.metrics.refusals import WAITING
 from app.highload.reads.answers import Answer, RawHeader
+from app.highload.reads.shared import NOT_SHARED
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
 from app.highload.service import Service
 
@@ -145,7 +150,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request of a pipeline."""
         super().on_response_complete()
-        if self.flow.unparsed and not self.pipeline:
+        if self.flow.unparsed and not self.pipeline and not self.transport.is_closing():
             self.loop.call_soon(self._go_on)
 
     def _should_upgrade(self) -> bool:
@@ -239,12 +244,19 @@ class Connection(HttpToolsProtocol):
             return False
         scope = cast(Scope, cycle.scope)
         service.place(scope)
-        if service.hosts.refusal(scope):
-            return False
+        passed_on = bool(service.hosts.refusal(scope))
         # {% if cookiecutter.observability %}
-        if service.sampling is not None and traced_by_client(scope):
-            return False
+        passed_on = passed_on or (service.sampling is not None and bool(traced_by_client(scope)))
         # {% endif %}
+        if passed_on:
+            return False
+        access = service.access
+        if access is not None:
+            if access.asks_for_addresses:
+                self._see_client(scope)
+            refusal = access.ask(scope)
+            if refusal is not None:
+                return self._refuse(cycle, service, refusal)
         read = service.reads.read_at_once(scope, self._see_client)
         if read is None:
             return False
@@ -256,6 +268,23 @@ class Connection(HttpToolsProtocol):
             return False
         waiter.begin()
         return True
+
+    def _refuse(self, cycle: RequestResponseCycle, service: Service, refusal: Response) -> bool:
+        """Refuse what looks like a read, or leave it to the application, which asks again."""
+        scope = cast(Scope, cycle.scope)
+        if scope["method"] != "GET" or not NOT_SHARED.isdisjoint([name for name, _ in scope["headers"]]):
+            return False
+        # Later, because an answer begins the next request of a pipeline, which may be refused, too.
+        self.loop.call_soon(self._send_refusal, cycle, service, Answer.of(refusal))
+        return True
+
+    def _send_refusal(self, cycle: RequestResponseCycle, service: Service, refusal: Answer) -> None:
+        end(cycle)
+        scope = cast(Scope, cycle.scope)
+        count_refusal(refusal.status)
+        service.requests.observe(scope, refusal.status, 0)
+        if not self.transport.is_closing():
+            self.send(refusal, scope[KEY], keep_alive=cycle.keep_alive)
 
     def _may_refuse(self, always: Collection[str]) -> bool:
         """Tell whether the bytes of the refusal are all that the application would send.
@@ -281,6 +310,8 @@ class SharedRead:
 
     It holds a place in `Admission`, and counts as a task of the server, which waits for it when it stops.
     """
+
+    __slots__ = ("_begun", "_connection", "_cycle", "_ended", "_read", "_service", "_tasks")
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle, read: Read, service: Service) -> None:
         self._connection = connection
@@ -310,8 +341,8 @@ class SharedRead:
         elif outcome is None:
             self._send(None)
         else:
-            counter = self._service.reads.counters[self._read.route][outcome.cache_status]
-            # No thread adds to it, and this is shorter than a call.
+            counter = self._read.route.seen.outcomes[outcome.cache_status]
+            # This is `add`, and `_send` has `observe`, without calls, which would be much of what they cost.
             counter.values[counter.base] += 1
             self._send(heed_conditions(self._read.scope, outcome))
 
@@ -336,13 +367,15 @@ class SharedRead:
         self._connection.loop.call_soon(self._tasks.discard, self)
 
     def _send(self, answer: Answer | None) -> None:
-        # So that Uvicorn takes the request for answered.
-        self._cycle.response_started = self._cycle.response_complete = True
-        # It refers to the connection, which refers to the cycle.
-        self._cycle.on_response = nothing
+        end(self._cycle)
         if answer is None:
             return
-        self._service.requests.shared[self._read.route].observe(answer.status, perf_counter() - self._begun)
+        durations = self._read.route.seen.durations
+        row = durations.row_of.get(answer.status) or durations.take_row(answer.status)
+        seconds = perf_counter() - self._begun
+        values = durations.values
+        values[row] += seconds
+        values[row + 1 + bisect_left(SECONDS, seconds)] += 1
         if not self._connection.transport.is_closing():
             request_id = cast(Scope, self._cycle.scope)[KEY]
             self._connection.send(answer, request_id, keep_alive=self._cycle.keep_alive)
@@ -350,6 +383,13 @@ class SharedRead:
     def _end(self) -> None:
         self._ended = True
         self._service.admission.leave()
+
+
+def end(cycle: RequestResponseCycle) -> None:
+    """Let Uvicorn take a request for answered."""
+    cycle.response_started = cycle.response_complete = True
+    # It refers to the connection, which refers to the cycle.
+    cycle.on_response = nothing
 
 
 def nothing(*_: object) -> None:

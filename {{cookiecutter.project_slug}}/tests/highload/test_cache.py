@@ -2,6 +2,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,6 +24,7 @@ from app.highload.service import Service
 from tests.conftest import Serve, stack_url
 from tests.highload import notes
 from tests.highload.counting import Runs, counting_service, get, request, started
+from tests.highload.test_access import try_tenants
 from tests.proxy import proxied
 from tests.waiting import PATIENCE, eventually, settle
 
@@ -522,3 +524,8 @@ async def test_no_interleaving_makes_a_read_stale(redis: Redis, redis_url: str, 
         for action, process in steps:
             await world.step(action, process)
         await world.finish()
+
+
+async def test_a_tenant_never_gets_what_is_kept_for_another(redis_url: str, tmp_path: Path) -> None:
+    database_url = f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}"
+    assert "hit" in await try_tenants(database_url=database_url, redis_url=redis_url)

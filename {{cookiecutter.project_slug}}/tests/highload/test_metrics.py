@@ -37,7 +37,7 @@ class Process:
             self.counters = {name: counter(name, "Counts.") for name in names}
             self.inside = gauge("inside", "Goes up and down.")
             self.largest = gauge("largest", "The largest counts.", max)
-            self.sizes = histogram("sizes", "Have bounds.", BOUNDS, kind='a "b"\\\n')
+            self.sizes = histogram("sizes", "Have bounds.", BOUNDS, kind='100% "b"\\\n')
             self.seconds = keyed_histograms("seconds", "Have a status.", BOUNDS, by="status")
 
     @contextmanager
@@ -81,7 +81,7 @@ def test_numbers_are_told_without_anything_that_is_shared() -> None:
     assert told.sum("inside") == -1.5
     assert [told.sum("sizes_bucket", {"le": le}) for le in ("1", "2", "+Inf")] == [2, 3, 4]
     assert told.sum("sizes_sum") == 10
-    assert ("sizes_sum", frozenset([("kind", r"a \"b\"\\\n")])) in told.samples
+    assert ("sizes_sum", frozenset([("kind", r"100% \"b\"\\\n")])) in told.samples
 
 
 def test_all_processes_are_told_by_each(mapping: mmap) -> None:

@@ -33,14 +33,14 @@ class Requests:
         # By the identity of a function; one that serves several routes has several paths.
         self._of_endpoint: dict[tuple[int, str], list[tuple[Pattern[str], KeyedHistograms]]] = {}
         self._of_mount: dict[tuple[str, str], KeyedHistograms] = {}
-        self.shared: dict[SharedRoute, KeyedHistograms] = {}
 
     def bind(self, routes: Sequence[BaseRoute], shared: Mapping[SharedRoute, str]) -> None:
         """Tell the routes of the service apart; one that is added later counts as no route.
 
         `shared` are those that the server answers itself, with their paths.
         """
-        self.shared = {route: durations(path, "GET") for route, path in shared.items()}
+        for shared_route, its_path in shared.items():
+            shared_route.seen.durations = durations(its_path, "GET")
         for context in iter_route_contexts(routes):
             route, path = context.original_route, context.path
             if path is None or isinstance(route, WebSocketRoute):

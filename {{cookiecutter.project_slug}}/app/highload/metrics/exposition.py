@@ -1,6 +1,7 @@
 """What was counted, as text for Prometheus (text format 0.0.4)."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import accumulate
 
 from app.highload.metrics.instruments import (
@@ -40,30 +41,35 @@ def exposition() -> str:
 
 
 def samples(name: str, instrument: Instrument, places: Places) -> Iterator[str]:
-    """Yield the lines of an instrument."""
+    """Yield the samples of an instrument, each in a line."""
     match instrument:
         case KeyedHistograms():
             for key, numbers in instrument.read(places):
                 value = "other" if key == instrument.other else str(key)
-                yield from buckets(name, (*instrument.labels, (instrument.by, value)), instrument.bounds, numbers)
+                yield buckets(name, (*instrument.labels, (instrument.by, value)), instrument.bounds, numbers)
         case Histogram():
-            yield from buckets(name, instrument.labels, instrument.bounds, totals(places))
+            yield buckets(name, instrument.labels, instrument.bounds, totals(places))
         case Gauge():
             yield f"{name}{in_braces(instrument.labels)} {number(instrument.combine(place[0] for place in places))}"
         case Counter():
             yield f"{name}{in_braces(instrument.labels)} {number(sum(place[0] for place in places))}"
 
 
-def buckets(name: str, labels: Labels, bounds: Sequence[float], numbers: Sequence[float]) -> Iterator[str]:
-    """Yield the lines of a histogram: each bucket counts what the ones before it count, too."""
+def buckets(name: str, labels: Labels, bounds: tuple[float, ...], numbers: Sequence[float]) -> str:
+    """Return the lines of a histogram: each bucket counts what the ones before it count, too."""
     total, *counts = numbers
-    inside = in_braces(labels)
-    before = inside[:-1] + "," if labels else "{"
     up_to = list(accumulate(counts))
-    for bound, count in zip((*map(number, bounds), "+Inf"), up_to, strict=True):
-        yield name + "_bucket" + before + 'le="' + bound + '"} ' + number(count)
-    yield f"{name}_sum{inside} {number(total)}"
-    yield f"{name}_count{inside} {number(up_to[-1])}"
+    return lines_of_buckets(name, labels, bounds) % (*up_to, number(total), up_to[-1])
+
+
+# There are as many as there are series, and to write them anew would be most of what a scrape costs.
+@cache
+def lines_of_buckets(name: str, labels: Labels, bounds: tuple[float, ...]) -> str:
+    """Return the lines of a histogram, with places for its numbers."""
+    inside = in_braces(labels).replace("%", "%%")
+    before = name + "_bucket" + (inside[:-1] + "," if labels else "{")
+    lines = [before + 'le="' + bound + '"} %d' for bound in (*map(number, bounds), "+Inf")]
+    return "\n".join([*lines, name + "_sum" + inside + " %s", name + "_count" + inside + " %d"])
 
 
 def in_braces(labels: Labels) -> str:

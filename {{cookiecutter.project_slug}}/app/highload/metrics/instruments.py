@@ -84,6 +84,7 @@ class Histogram(Instrument):
 class KeyedHistograms(Instrument):
     """Histograms with one label more, `by`, whose values are numbers that nobody knows before they are observed.
 
+    `row_of` says where the sum for a number is, which its buckets follow; `take_row` finds a place for one that is new.
     A row is taken by the first observation of a number. The last row is for all numbers beyond the first ones, so the
     memory, and the time to read it, are bounded whatever comes.
     """
@@ -96,12 +97,12 @@ class KeyedHistograms(Instrument):
         self.bounds = tuple(bounds)
         self.row_size = 3 + len(self.bounds)
         self.size = self.rows * self.row_size
-        self._row_of: dict[int, int] = {}
+        self.row_of: dict[int, int] = {}
         super().__init__(labels)
 
     def observe(self, key: int, value: float) -> None:
         """Count a value under a number other than 0; for the thread of the event loop."""
-        row = self._row_of.get(key) or self._take_row(key)
+        row = self.row_of.get(key) or self.take_row(key)
         values = self.values
         values[row] += value
         values[row + 1 + bisect_left(self.bounds, value)] += 1
@@ -110,9 +111,9 @@ class KeyedHistograms(Instrument):
         """Go on in another place."""
         before = dict(self.read([self.values[self.base : self.base + self.size]]))
         self.values, self.base = values, base
-        self._row_of.clear()
+        self.row_of.clear()
         for key, numbers in before.items():
-            row = self._take_row(key)
+            row = self.take_row(key)
             for offset, number in enumerate(numbers):
                 values[row + offset] += number
 
@@ -128,7 +129,7 @@ class KeyedHistograms(Instrument):
         for key in sorted(found, key=lambda key: (key == self.other, key)):
             yield key, totals(found[key])
 
-    def _take_row(self, key: int) -> int:
+    def take_row(self, key: int) -> int:
         """Return where the sum for a number is, and remember it."""
         last = self.base + self.size - self.row_size
         for row in range(self.base, last, self.row_size):
@@ -138,7 +139,7 @@ class KeyedHistograms(Instrument):
             # Not remembered, because there may be many.
             row, key = last, self.other
         if key != self.other:
-            self._row_of[key] = row + 1
+            self.row_of[key] = row + 1
         self.values[row] = key
         return row + 1
 

@@ -106,8 +106,18 @@ class SharedReads:
     Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13), and say in `X-Cache` where they come from.
     """
 
-    def __init__(self, service: FastAPI, *, public_url: str, max_waiting: int, refusal: Response) -> None:
+    def __init__(
+        self,
+        service: FastAPI,
+        *,
+        public_url: str,
+        max_waiting: int,
+        refusal: Response,
+        checks_credentials: bool = False,
+    ) -> None:
         self._service = service
+        # Whether whoever is let in may read, whatever its credentials are.
+        self._checks_credentials = checks_credentials
         self._max_waiting = max_waiting
         # The answer to a read behind which too many wait already.
         self.refusal = Answer.of(refusal)
@@ -116,7 +126,6 @@ class SharedReads:
         self._host = url.netloc.encode()
         self._app: ASGIApp
         self._routes: SharedRoutes
-        self.counters: dict[SharedRoute, dict[RawHeader, Counter]] = {}
         self._errors_may_be_personal: bool
         # What the lifespan yields.
         self.state: dict[str, Any] = {}
@@ -133,8 +142,9 @@ class SharedReads:
         Raises CannotShare.
         """
         self._app = app
-        self._routes = SharedRoutes(self._service.router.routes)
-        self.counters = {route: counters_of(path) for route, path in self._routes.paths.items()}
+        self._routes = SharedRoutes(self._service.router.routes, checks_credentials=self._checks_credentials)
+        for route, path in self._routes.paths.items():
+            route.seen.outcomes = counters_of(path)
         handlers = self._service.exception_handlers.values()
         # A handler of a user's sees the request, and may answer each client in another way.
         self._errors_may_be_personal = any(not handler.__module__.startswith(KNOWN_PACKAGES) for handler in handlers)
@@ -157,7 +167,7 @@ class SharedReads:
         # {% endif %}
         read = None if ALONE in scope else await self._read_of(route, scope)
         if read is None or (answer := await self._answer_to(read)) is None:
-            self.counters[route][BYPASS].add()
+            route.seen.outcomes[BYPASS].add()
             await self._app(scope, receive, partial(send_with_header, send, BYPASS))
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
@@ -173,7 +183,7 @@ class SharedReads:
             return self.refusal
         if outcome is None:
             return None
-        self.counters[read.route][outcome.cache_status].add()
+        read.route.seen.outcomes[outcome.cache_status].add()
         return heed_conditions(read.scope, outcome)
 
     def read_at_once(self, scope: Scope, see_client: Callable[[Scope], None] = leave) -> Read | None:
