@@ -55,22 +55,29 @@ class DatabaseUnavailable(Exception):
 
 
 class ContentRefused(Exception):
-    """The database refused the values of a statement; the message is the database's reason.
+    """The database refused the values of a statement; the message is the database's own.
 
-    `constraint` is the constraint or the column that the database names, or "". It tells nothing about a row.
+    `reason` is for programs: a word for the kind of the refusal. `constraint` is the constraint or the column that the
+    database names, or "". Neither tells anything about a row.
     """
 
-    def __init__(self, reason: str, constraint: str = "") -> None:
-        super().__init__(reason)
+    reason = "value-refused"
+
+    def __init__(self, message: str, constraint: str = "") -> None:
+        super().__init__(message)
         self.constraint = constraint
 
 
 class Conflict(ContentRefused):
     """The values are valid, but another row stands against them: one that is equal, or one that refers to this row."""
 
+    reason = "conflict"
+
 
 class MissingReference(ContentRefused):
     """A foreign key refers to a row that does not exist, or not yet."""
+
+    reason = "missing-reference"
 
 
 class Database:

@@ -32,6 +32,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.highload.batching import Overloaded
 from app.highload.http.access import count_refusal
 from app.highload.http.deadlines import Awaited, Deadlines
+from app.highload.http.finishing import NO_STORE
 from app.highload.http.problems import problem
 from app.highload.http.request_id import FIELD, KEY, request_id_of
 from app.highload.http.security_headers import SecurityHeaders
@@ -132,7 +133,7 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             sentence = f"The head of the request is too large: send at most {LONGEST_HEAD} bytes."
             answer = Answer.of(problem(431, sentence))
-            answer = answer._replace(headers=[*answer.headers, CONNECTION_CLOSE])
+            answer = answer._replace(headers=[*answer.headers, NO_STORE, CONNECTION_CLOSE])
             self.send(answer, request_id_of([], trusted=False), keep_alive=False)
         self.transport.close()
 
@@ -240,15 +241,9 @@ class Connection(HttpToolsProtocol):
 
     def _share(self, cycle: RequestResponseCycle, service: Service) -> bool:
         """Begin with a read that may be shared, or leave the request to the application."""
-        if not cycle.keep_alive or self.flow.write_paused or service.admission.full:
-            return False
         scope = cast(Scope, cycle.scope)
         service.place(scope)
-        passed_on = bool(service.hosts.refusal(scope))
-        # {% if cookiecutter.observability %}
-        passed_on = passed_on or (service.sampling is not None and bool(traced_by_client(scope)))
-        # {% endif %}
-        if passed_on:
+        if not cycle.keep_alive or self.flow.write_paused or service.admission.full or service.hosts.refusal(scope):
             return False
         access = service.access
         if access is not None:
@@ -257,6 +252,10 @@ class Connection(HttpToolsProtocol):
             refusal = access.ask(scope)
             if refusal is not None:
                 return self._refuse(cycle, service, refusal)
+        # {% if cookiecutter.observability %}
+        if service.sampling is not None and traced_by_client(scope):
+            return False
+        # {% endif %}
         read = service.reads.read_at_once(scope, self._see_client)
         if read is None:
             return False
@@ -275,7 +274,7 @@ class Connection(HttpToolsProtocol):
         if scope["method"] != "GET" or not NOT_SHARED.isdisjoint([name for name, _ in scope["headers"]]):
             return False
         # Later, because an answer begins the next request of a pipeline, which may be refused, too.
-        self.loop.call_soon(self._send_refusal, cycle, service, Answer.of(refusal))
+        self.loop.call_soon(self._send_refusal, cycle, service, Answer.of(refusal).with_default(*NO_STORE))
         return True
 
     def _send_refusal(self, cycle: RequestResponseCycle, service: Service, refusal: Answer) -> None:

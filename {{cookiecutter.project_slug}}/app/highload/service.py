@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Collection, MutableMapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -13,6 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.highload.http.access import Access, AccessLayer
 from app.highload.http.admission import Admission
 from app.highload.http.body_limit import BodyLimit
+from app.highload.http.documentation import complete
+from app.highload.http.expectations import Expectations
+from app.highload.http.finishing import send_finished
 from app.highload.http.head import HeadAsGet
 from app.highload.http.hosts import AllowedHosts, HostsLayer
 from app.highload.http.problems import add_problem_handlers, overloaded
@@ -41,7 +45,7 @@ class Service(FastAPI):
     """A FastAPI application for high load.
 
     Its layers are, from the outside: request id, security headers, admission, allowed hosts, access, the bound on
-    bodies, the middleware that is added to it, HEAD, shared reads, and then FastAPI's own.
+    bodies, the middleware that is added to it, HEAD, what a write expects, shared reads, and then FastAPI's own.
 
     At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. `access` decides who
     may use the service, and how often. Bodies have at most `max_body_bytes`. `max_waiting` bounds those who wait for
@@ -124,9 +128,11 @@ class Service(FastAPI):
             self.router.add_api_route(**given, route_class_override=type(route))
 
     def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document, with what access demands."""
+        """Return the OpenAPI document, with what the engine does for the routes, and what access demands."""
         is_new = self.openapi_schema is None
         document = super().openapi()
+        if is_new:
+            complete(document, self.router.routes)
         if is_new and self.access is not None:
             self.access.document(document)
         return document
@@ -144,6 +150,7 @@ class Service(FastAPI):
             Middleware(BodyLimit, limit=self._max_body_bytes),
             *added,
             Middleware(HeadAsGet, router=self.router),
+            Middleware(Expectations, router=self.router),
             Middleware(SharedReadsLayer, reads=self.reads),
         ]
         try:
@@ -164,7 +171,8 @@ class Service(FastAPI):
         if not self._started:
             raise RuntimeError(NOT_STARTED)
         self.place(scope)
-        await self.admission(scope, receive, self.security.add_to(identified(scope, send)))
+        send = self.security.add_to(identified(scope, send))
+        await self.admission(scope, receive, partial(send_finished, send, scope.get("method", "GET")))
 
     def place(self, scope: Scope) -> None:
         """Put a request below the root path; it may be done twice."""

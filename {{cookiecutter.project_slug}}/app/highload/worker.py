@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_FILE = Path(tempfile.gettempdir()) / "worker-heartbeat"
 LONGEST_DELAY = 2.0
+# The code of a message that no release could read in time.
+UNREADABLE = "unreadable"
 # Seconds: how long a message waits for a newer release or for another row, and how long a worker rests before it looks
 # at it again.
 COMES_LATER = 600
@@ -198,25 +200,28 @@ def store_message(task: Task[..., None], queue: RowQueue, process: WorkerProcess
         repository = process.repositories[message["resource"]]
         rows = repository.resource.rows_of(message)
     except (LookupError, ValueError) as error:
-        put_off(task, queue, process, message, f"this release cannot read it: {error!r}")
+        put_off(task, queue, process, message, f"this release cannot read it: {error!r}", code=UNREADABLE)
         return
     resource = repository.resource
     refused = process.run_task(lambda: store(repository.direct, rows))
     process.counters(resource.name).stored.add(len(rows) - len(refused))
     later = [row for row, reason in refused if isinstance(reason, MissingReference)]
     if later:
-        put_off(task, queue, process, resource.message(later), "a row that these refer to is not stored")
+        sentence = "a row that these refer to is not stored"
+        put_off(task, queue, process, resource.message(later), sentence, code=MissingReference.reason)
     for row, reason in refused:
         if not isinstance(reason, MissingReference):
             what = f"row {id_in(row)} of {resource.name}"
-            give_up(task, queue, process, resource.message([row]), reason=str(reason), what=what)
+            give_up(task, queue, process, resource.message([row]), reason=str(reason), code=reason.reason, what=what)
 
 
-def put_off(task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, reason: str) -> None:
+def put_off(
+    task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, reason: str, *, code: str
+) -> None:
     """Send a message to the end of the queue, or to the dead letters when it came first long ago."""
     first = float((task.request.headers or {}).get("x-first", time.time()))
     if time.time() - first > COMES_LATER:
-        give_up(task, queue, process, message, reason=reason, what=f"a message for {message['resource']}")
+        give_up(task, queue, process, message, reason=reason, code=code, what=f"a message for {message['resource']}")
         return
     logger.info("a message comes later: %s", reason)
     time.sleep(PAUSE)
@@ -225,21 +230,31 @@ def put_off(task: Task[..., None], queue: RowQueue, process: WorkerProcess, mess
 
 
 def give_up(
-    task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, *, reason: str, what: str
+    task: Task[..., None],
+    queue: RowQueue,
+    process: WorkerProcess,
+    message: Message,
+    *,
+    reason: str,
+    code: str,
+    what: str,
 ) -> None:
-    """Send a message to the dead letters; the log says of what it is, and shows no value of a client."""
+    """Send a message to the dead letters, with the reason for a person and its code for a program.
+
+    The log says of what it is, and shows no value of a client.
+    """
     logger.error("%s goes to the dead-letter queue: %s", what, reason)
     dead = Queue(queue.dead_letters, queue_arguments=DEAD_LETTER_ARGUMENTS)
-    task.apply_async((message,), queue=dead, headers={"x-reason": reason})
+    task.apply_async((message,), queue=dead, headers={"x-reason": reason, "x-reason-code": code})
     process.counters(message.get("resource")).dead_letters.add()
 
 
-async def store(writer: DirectWriter, rows: Sequence[Row]) -> list[tuple[Row, Exception]]:
+async def store(writer: DirectWriter, rows: Sequence[Row]) -> list[tuple[Row, ContentRefused | IdempotencyKeyReused]]:
     """Store rows, and return those that the database refused with the reasons.
 
     Raises DatabaseUnavailable; to store the same rows again is safe.
     """
-    refused: list[tuple[Row, Exception]] = []
+    refused: list[tuple[Row, ContentRefused | IdempotencyKeyReused]] = []
     outcomes = await asyncio.gather(*map(writer.create, rows), return_exceptions=True)
     for row, outcome in zip(rows, outcomes, strict=True):
         match outcome:

@@ -436,6 +436,16 @@ async def test_a_cursor_that_no_page_gave_fills_no_cache(serve: Serve, redis: Re
         assert await keys() == before
 
 
+async def test_a_kept_answer_says_the_same(serve: Serve, redis_url: str) -> None:
+    async with serve(redis_url=redis_url) as client:
+        for _ in range(2):
+            await client.post("/notes", content=b"x")
+        miss, hit = [await client.get("/notes?limit=1") for _ in range(2)]
+    assert [answer.headers["x-cache"] for answer in (miss, hit)] == ["miss", "hit"]
+    assert [hit.headers[name] == miss.headers[name] for name in ("etag", "cache-control", "link")] == [True] * 3
+    assert hit.headers["cache-control"] == "no-cache"
+
+
 async def test_closing_forgets_what_is_owed() -> None:
     async with cache_at("redis://127.0.0.1:1/0") as cache:
         await cache.invalidate([ANYTHING])
