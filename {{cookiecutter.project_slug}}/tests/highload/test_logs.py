@@ -51,8 +51,8 @@ def test_a_record_is_one_line_of_json(text: str) -> None:
 
 
 def test_what_a_library_adds_to_a_record_is_not_shown() -> None:
-    """Celery adds the arguments of a task, which are what clients sent."""
-    record = record_of("received", logger="celery.worker", data={"args": "of a client"})
+    """Some add what clients sent, such as the arguments of a task."""
+    record = record_of("received", logger="library.worker", data={"args": "of a client"})
     assert "of a client" not in logs.JsonFormatter().format(record)
 
 
