@@ -1,4 +1,4 @@
-"""One trace from a client through the queue to the row that a worker has stored."""
+"""One trace from a client through the queue to the row that it has created."""
 
 from pathlib import Path
 

@@ -13,7 +13,6 @@ import httpx2
 import pytest
 
 from tests.collector import Collector, collecting, path_to
-from tests.conftest import PROJECT
 from tests.test_items_shutdown import gunicorn
 from tests.waiting import PATIENCE, eventually
 
@@ -91,8 +90,9 @@ async def run_service(database_url: str, **variables: str) -> list[str]:
     """Start the service, send requests, stop it, and return what it printed."""
     variables |= {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", "DB_TIMEOUT": str(PATIENCE)}
     command = [sys.executable, "-c", PROGRAM, caller(SAMPLED[0])["traceparent"]]
+    project = Path(__file__).parent.parent
     done = await asyncio.to_thread(
-        subprocess.run, command, cwd=PROJECT, env=os.environ | variables, capture_output=True, text=True, check=False
+        subprocess.run, command, cwd=project, env=os.environ | variables, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

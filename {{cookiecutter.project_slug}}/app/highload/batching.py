@@ -16,6 +16,7 @@ from app.highload.tracing.spans import follow, in_span
 
 logger = logging.getLogger(__name__)
 
+
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
