@@ -55,13 +55,15 @@ class DatabaseUnavailable(Exception):
 
 
 class ContentRefused(Exception):
-    """The database refused the values of a statement; the message is the database's reason.
+    """The database refused the values of a statement.
 
-    `constraint` is the constraint or the column that the database names, or "". It tells nothing about a row.
+    `reason` is that of the database, which may quote a value. `constraint` is the constraint or the column that the
+    database names, or "". It tells nothing about a row, and neither does the message.
     """
 
     def __init__(self, reason: str, constraint: str = "") -> None:
-        super().__init__(reason)
+        super().__init__("the database refused a value" + (f" ({constraint})" if constraint else ""))
+        self.reason = reason
         self.constraint = constraint
 
 

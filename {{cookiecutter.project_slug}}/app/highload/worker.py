@@ -23,6 +23,7 @@ from celery.signals import (
     worker_ready,
 )
 from kombu import Exchange, Queue
+from pydantic import ValidationError
 
 from app.highload.database import ContentRefused, DatabaseUnavailable, MissingReference
 from app.highload.idempotency import IdempotencyKeyReused
@@ -181,6 +182,21 @@ class WorkerProcess:
             ready.set_exception(error)
 
 
+def without_body(record: logging.LogRecord) -> bool:
+    """Leave of what Celery says of a message that it cannot use only what that is called."""
+    template = str(record.msg)
+    if "body" in template:
+        first = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        # The name of a task that nobody knows.
+        name = f" {first}" if isinstance(first, KeyError) else ""
+        sentence = template.strip().partition("\n")[0].partition("%")[0].rstrip(": ")
+        record.msg, record.args, record.exc_info = f"{sentence}{name} (it is not shown)", None, None
+    return True
+
+
+logging.getLogger("celery.worker.consumer.consumer").addFilter(without_body)
+
+
 @heartbeat_sent.connect
 def touch_heartbeat_file(**_: object) -> None:
     """Show the container's health check that the worker talks to the broker."""
@@ -198,7 +214,7 @@ def store_message(task: Task[..., None], queue: RowQueue, process: WorkerProcess
         repository = process.repositories[message["resource"]]
         rows = repository.resource.rows_of(message)
     except (LookupError, ValueError) as error:
-        put_off(task, queue, process, message, f"this release cannot read it: {error!r}")
+        put_off(task, queue, process, message, f"this release cannot read it: {in_the_log(error)}")
         return
     resource = repository.resource
     refused = process.run_task(lambda: store(repository.direct, rows))
@@ -209,7 +225,8 @@ def store_message(task: Task[..., None], queue: RowQueue, process: WorkerProcess
     for row, reason in refused:
         if not isinstance(reason, MissingReference):
             what = f"row {id_in(row)} of {resource.name}"
-            give_up(task, queue, process, resource.message([row]), reason=str(reason), what=what)
+            detail = reason.reason if isinstance(reason, ContentRefused) else ""
+            give_up(task, queue, process, resource.message([row]), reason=str(reason), what=what, detail=detail)
 
 
 def put_off(task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, reason: str) -> None:
@@ -224,13 +241,30 @@ def put_off(task: Task[..., None], queue: RowQueue, process: WorkerProcess, mess
     process.counters(message.get("resource")).returned.add()
 
 
+def in_the_log(error: Exception) -> str:
+    """Return what is wrong with a message, without a value of a client."""
+    if isinstance(error, ValidationError):
+        return f"wrong values at {', '.join('.'.join(map(str, part['loc'])) for part in error.errors())}"
+    return repr(error)
+
+
 def give_up(
-    task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, *, reason: str, what: str
+    task: Task[..., None],
+    queue: RowQueue,
+    process: WorkerProcess,
+    message: Message,
+    *,
+    reason: str,
+    what: str,
+    detail: str = "",
 ) -> None:
-    """Send a message to the dead letters; the log says of what it is, and shows no value of a client."""
+    """Send a message to the dead letters; the log says of what it is, and shows no value of a client.
+
+    `detail` may show one: the queue, which holds the message, gets it in place of the reason.
+    """
     logger.error("%s goes to the dead-letter queue: %s", what, reason)
     dead = Queue(queue.dead_letters, queue_arguments=DEAD_LETTER_ARGUMENTS)
-    task.apply_async((message,), queue=dead, headers={"x-reason": reason})
+    task.apply_async((message,), queue=dead, headers={"x-reason": detail or reason})
     process.counters(message.get("resource")).dead_letters.add()
 
 

@@ -14,6 +14,7 @@ from starlette.routing import compile_path
 from app.highload.batching import Overloaded
 from app.highload.database import Conflict, ContentRefused, DatabaseUnavailable, MissingReference
 from app.highload.idempotency import IdempotencyKeyReused
+from app.highload.logs import REQUEST_ID
 from app.highload.metrics.refusals import WAITING
 
 RETRY_AFTER = {"Retry-After": "1"}
@@ -28,13 +29,20 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[dict[str, Any]] | None = None
+    request_id: str | None = None
 
 
 def problem(
-    status: int, detail: str, *, errors: list[dict[str, Any]] | None = None, headers: Mapping[str, str] | None = None
+    status: int,
+    detail: str,
+    *,
+    errors: list[dict[str, Any]] | None = None,
+    request_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return the response for an error; `detail` is a sentence for the person who reads it."""
-    document = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    phrase = HTTPStatus(status).phrase
+    document = Problem(title=phrase, status=status, detail=detail, errors=errors, request_id=request_id)
     return Response(document.model_dump_json(exclude_none=True), status, headers, media_type="application/problem+json")
 
 
@@ -131,4 +139,6 @@ async def on_unexpected_error(_: Request, __: Exception) -> Response:
 
 def unexpected_error() -> Response:
     """Return the response for an error that nobody expects."""
-    return problem(500, "The service failed to handle this request; the error is in its log.")
+    own = REQUEST_ID.get()
+    under = "" if own is None else f" with request_id {own}"
+    return problem(500, f"The service failed to handle this request; the error is in its log{under}.", request_id=own)
