@@ -29,10 +29,12 @@ from tests.waiting import PATIENCE, eventually
 NEW = {"name": "x", "description": "y"}
 UNSTORABLE = "x" * 256
 MARK = "what-a-client-sends"
+# Bodies and headers.
+UNUSABLE: list[tuple[str, dict[str, Any]]] = [(MARK, {"task": QUEUE.task, "id": "1"}), (MARK, {}), (f'["{MARK}"]', {})]
 SAID_OF_WHAT_IS_UNUSABLE = [
     "goes to the dead-letter queue: the database refused a value",
     "wrong values at 0.id",
-    "cannot read it: KeyError",
+    "cannot read it: KeyError('of_tomorrow')",
     "Received unregistered task of type 'app.tasks.of_tomorrow' (it is not shown)",
     "Can't decode message body (it is not shown)",
     "Received and deleted unknown message",
@@ -109,15 +111,13 @@ async def test_a_worker_logs_nothing_of_what_it_cannot_use(
     async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publisher:
         await publisher(ITEMS, [new_item(f"{MARK}\0")])
         await publisher.send(QUEUE.task, {**ITEMS.message([new_item("x")]), "rows": json.dumps([{"id": MARK}])})
-        await publisher.send(QUEUE.task, {"resource": MARK})
+        await publisher.send(QUEUE.task, {"resource": "of_tomorrow"})
         await publisher.send("app.tasks.of_tomorrow", MARK)
     async with await connect(broker_url) as connection:
         channel = await connection.channel()
-        for body, headers in ((MARK, {"task": QUEUE.task, "id": "1"}), (MARK, {}), (json.dumps([MARK]), {})):
-            unusable = Message(
-                body.encode(), content_type="application/json", content_encoding="utf-8", headers=headers
-            )
-            await channel.default_exchange.publish(unusable, routing_key=QUEUE.name)
+        for body, headers in UNUSABLE:
+            sent = Message(body.encode(), content_type="application/json", content_encoding="utf-8", headers=headers)
+            await channel.default_exchange.publish(sent, routing_key=QUEUE.name)
     with run_worker("app.tasks", log, **settings):
         for words in SAID_OF_WHAT_IS_UNUSABLE:
             await eventually(partial(logged, log, words))

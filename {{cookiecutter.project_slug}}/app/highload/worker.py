@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +22,7 @@ from celery.signals import (
     worker_process_init,
     worker_process_shutdown,
     worker_ready,
+    worker_shutdown,
 )
 from kombu import Exchange, Queue
 from pydantic import ValidationError
@@ -195,6 +197,18 @@ def without_body(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("celery.worker.consumer.consumer").addFilter(without_body)
+
+
+@worker_init.connect
+def print_nothing(**_: object) -> None:
+    """Keep Celery from printing what it does, beside the log, when a signal comes."""
+    sys.__stdout__ = None  # type: ignore[misc]
+
+
+@worker_shutdown.connect
+def tell_the_end(**_: object) -> None:
+    """Log that the worker was asked to stop."""
+    logger.info("the worker stops")
 
 
 @heartbeat_sent.connect
