@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_drills, test_lint, test_load, test_render, test_stack, test_supply, test_variants
+from tests import test_drills, test_lint, test_load, test_observe, test_render, test_stack, test_supply, test_variants
 from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
 from tests.variants import ROOT, TEMPLATE, core_variants, render
@@ -24,6 +24,7 @@ EXECUTED_ELSEWHERE = {
     "make drill": test_drills.test_no_fault_loses_or_doubles_an_item,
     "make load": test_load.report,
     "make soak": test_drills.test_a_soak_loses_or_doubles_no_item,
+    test_variants.MAKE_A_KEY: test_variants.test_a_guarded_service_keeps_to_its_openapi_document,
     "make lint": test_lint.test_the_variant_is_clean,
     'make revision M="add a column"': test_variants.test_the_tests_of_the_variant_pass,
     "make sbom": test_supply.test_the_list_of_packages_is_valid_and_names_each_with_its_hashes,
@@ -32,6 +33,10 @@ EXECUTED_ELSEWHERE = {
     test_variants.ORIGINAL_COMMAND: test_variants.test_the_variant_boots_and_serves,
     "docker compose up --build -d --wait": test_stack.test_an_item_lives_and_dies,
     "docker compose down -v": test_stack.stack,
+    test_observe.UP: test_observe.stack,
+    test_observe.BUILD: test_observe.test_promtool_accepts_the_rules_and_their_cases,
+    test_observe.CHECK: test_observe.test_promtool_accepts_the_rules_and_their_cases,
+    test_observe.DOWN: test_observe.stack_of,
 }
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import zlib
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.variants import is_fullest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (390, 1280)
 DARK, LIGHT = 0, 1
+KEY = "key_of_the_load_test"
 NO_ORIGIN = "not an origin"
 
 
@@ -26,14 +28,19 @@ def report(project: Path, variant: dict[str, bool], tmp_path_factory: pytest.Tem
     if not is_fullest(variant):
         pytest.skip("the load test is the same in every variant")
     place = tmp_path_factory.mktemp("load")
-    settings = {"DATABASE_URL": f"sqlite+aiosqlite:///{place / 'items.db'}", "WEB_CONCURRENCY": 1}
+    settings = {
+        "DATABASE_URL": f"sqlite+aiosqlite:///{place / 'items.db'}",
+        "WEB_CONCURRENCY": "1",
+        "API_KEYS_FILE": str(place / "keys"),
+    }
+    (place / "keys").write_text(f"load {sha256(KEY.encode()).hexdigest()} read,write")
     subprocess.run(
         [str(project / ".venv/bin/alembic"), "upgrade", "head"], cwd=project, env=environment_of(**settings), check=True
     )
     with serving(project, "gunicorn app.main:app --bind 0.0.0.0:8000", place / "log", **settings) as client:
-        options = ("load", "SECONDS=1", "CONNECTIONS=10", f"PORT={client.base_url.port}")
+        options = ("load", "SECONDS=1", "CONNECTIONS=10", f"PORT={client.base_url.port}", f"API_KEY={KEY}")
         first, second = make(project, *options), make(project, *options)
-        listed = client.get("/items").json()["items"]
+        listed = client.get("/items", headers={"Authorization": f"Bearer {KEY}"}).json()["items"]
     for done in (first, second):
         lines = re.findall(
             r"^\r?(\w+ \S+) +[\d,]+ requests/s +p50 .* max .* no errors, (\w+)$", done.stdout, re.MULTILINE

@@ -70,8 +70,11 @@ def test_a_generated_client_calls_every_operation(service: Any) -> None:
         # What is left out stays.
         changed = change.sync(item.id, client=client, body=models.ItemUpdate(description="d"))
         assert (changed.name, changed.description) == ("x", "d")
-        changed = change.sync(item.id, client=client, body=models.ItemUpdate(name="z"))
+        as_read = fetch.sync_detailed(item.id, client=client).headers["etag"]
+        changed = change.sync(item.id, client=client, body=models.ItemUpdate(name="z"), if_match=as_read)
         assert (changed.name, changed.description) == ("z", "d")
+        late = change.sync(item.id, client=client, body=models.ItemUpdate(name="late"), if_match=as_read)
+        assert late.status == 412
         assert fetch.sync(item.id, client=client) == changed
         page = listing.sync(client=client, limit=1)
         assert [one.name for one in page.items] == ["y"]

@@ -23,6 +23,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.highload import addresses, logs, outside
 from app.highload.cpus import available_cpus
+from app.highload.http.keys import ApiKeys, KeysRefused, read_keys
+from app.highload.http.rates import Rate
 from app.highload.secret_files import SecretFiles
 
 # What this service calls itself: in its database, its cache and its queues, which it may share with other services.
@@ -88,6 +90,7 @@ WorkerCount = Annotated[int, BeforeValidator(worker_count), Field(ge=1, le=MOST_
 # DATABASE_PASSWORD_FILE names.
 Password = Annotated[str | None, Field(repr=False)]
 DatabaseUrl = Annotated[str, AfterValidator(addresses.database_url), Field(repr=False)]
+RateLimit = Annotated[str, AfterValidator(Rate.check)]
 # {% if cookiecutter.caching %}
 RedisUrl = Annotated[Annotated[str, AfterValidator(addresses.redis_url)] | None, Field(repr=False)]
 # {% endif %}
@@ -115,6 +118,9 @@ class Settings(BaseSettings):
     root_path: Annotated[str, AfterValidator(outside.root_path)] = ""
     allowed_hosts: Annotated[str, AfterValidator(outside.allowed_hosts)] = ""
     forwarded_allow_ips: Annotated[str, AfterValidator(outside.trusted_proxies)] = "127.0.0.1,::1"
+
+    api_keys_file: Path | None = None
+    rate_limit: RateLimit | None = None
 
     api_replicas: PositiveInt = 1
     limit_concurrency: PositiveInt = 1000
@@ -145,6 +151,13 @@ class Settings(BaseSettings):
     worker_concurrency: PositiveInt = 2
     worker_replicas: PositiveInt = 3
     metrics_port: int = Field(default=9100, ge=0, le=65_535)
+    # {% endif %}
+    # {% if cookiecutter.observability %}
+
+    otel_exporter_otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+\S*$")] | None = None
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    otel_traces_sampler: Literal["parentbased_traceidratio"] = "parentbased_traceidratio"
+    otel_traces_sampler_arg: float = Field(default=0.01, ge=0, le=1)
     # {% endif %}
 
     # Below what `auto` depends on.
@@ -205,6 +218,21 @@ class Settings(BaseSettings):
     def embedded_database(self) -> bool:
         """Whether the database is a SQLite file."""
         return addresses.is_sqlite(self.database_url)
+
+    @property
+    def rate(self) -> Rate | None:
+        """The most requests of a client."""
+        return Rate.of(self.rate_limit) if self.rate_limit else None
+
+    def read_api_keys(self) -> ApiKeys | None:
+        """Return the API keys that there are now, or None where everybody may do everything.
+
+        Raises ConfigurationError with a sentence about a file that cannot be used.
+        """
+        try:
+            return read_keys(self.api_keys_file) if self.api_keys_file else None
+        except KeysRefused as error:
+            raise ConfigurationError(f"API_KEYS_FILE: {error}") from None
 
     @property
     def connection_budget(self) -> tuple[int, int]:
@@ -279,6 +307,8 @@ def load_settings() -> Settings:
 if __name__ == "__main__":
     # For Gunicorn's master, which imports nothing of the service.
     try:
-        sys.stdout.write(load_settings().model_dump_json(include=FOR_GUNICORN))
+        settings = load_settings()
+        settings.read_api_keys()
+        sys.stdout.write(settings.model_dump_json(include=FOR_GUNICORN))
     except ConfigurationError as error:
         sys.exit(f"The service does not start: {error}.")

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from app import crud, db
 from app.config import NAME, Settings, configure_log, load_settings
 from app.highload.http import health, metrics
+from app.highload.http.access import Access
 from app.highload.repository import Storage
 from app.highload.schema import Schema
 from app.highload.service import Service
@@ -20,11 +21,23 @@ from app.highload.writes.publisher import open_publisher
 # {%- endif +%}
 from app.routes import items
 
+# {%- if cookiecutter.observability +%}
+from app.tracing import open_traces, sampling
+
+# {%- endif +%}
+
+# Whoever asks for these needs no API key and may name any host.
+OPEN = [health.LIVEZ, health.READYZ, metrics.METRICS]
+
 logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> Service:
-    """Return the application; connections open when its lifespan begins and close when it ends."""
+    """Return the application; connections open when its lifespan begins and close when it ends.
+
+    Raises ConfigurationError when the API keys cannot be read.
+    """
+    access = Access(keys=settings.read_api_keys(), rate=settings.rate, realm=NAME, open_paths=OPEN)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
@@ -32,7 +45,13 @@ def create_app(settings: Settings) -> Service:
         logger.info("It answers for these hosts: %s.", ", ".join(settings.hosts))
         for sentence in settings.warnings:
             logger.warning(sentence)
+        if settings.production or not access.is_open:
+            level = logging.WARNING if access.keys is None else logging.INFO
+            logger.log(level, "The service is %s.", access.in_words())
         async with AsyncExitStack() as stack:
+            # {% if cookiecutter.observability %}
+            await stack.enter_async_context(open_traces(settings))
+            # {% endif %}
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
             schema = Schema(database, db.ALEMBIC)
             await schema.warn()
@@ -64,9 +83,13 @@ def create_app(settings: Settings) -> Service:
         max_waiting=settings.max_waiting,
         public_url=settings.public_url,
         always=[health.LIVEZ, metrics.METRICS],
+        access=access,
         allowed_hosts=settings.hosts,
-        any_host=[health.LIVEZ, health.READYZ, metrics.METRICS],
+        any_host=OPEN,
         root_path=settings.root_path,
+        # {% if cookiecutter.observability %}
+        sampling=sampling(settings),
+        # {% endif %}
     )
     app.include_flat(items.router)
     app.include_flat(health.router)

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from celery import Celery
 from celery.signals import setup_logging
@@ -14,7 +14,17 @@ from app.highload import worker
 from app.highload.repository import Storage
 from app.highload.resource import Message
 from app.highload.schema import Schema
+
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.tasks import trace_tasks
+
+# {%- endif +%}
 from app.highload.writes import dead_letters
+
+# {%- if cookiecutter.observability +%}
+from app.tracing import open_traces
+
+# {%- endif +%}
 
 settings = load_settings()
 
@@ -33,15 +43,18 @@ def set_up_logging(**_: object) -> None:
 @asynccontextmanager
 async def open_storage() -> AsyncGenerator[Storage]:
     """Open what a worker process needs, and close it."""
-    async with db.open_database(settings, pool_size=1) as database:
+    async with AsyncExitStack() as stack:
+        # {% if cookiecutter.observability %}
+        await stack.enter_async_context(open_traces(settings))
+        trace_tasks()
+        # {% endif %}
+        database = await stack.enter_async_context(db.open_database(settings, pool_size=1))
         await Schema(database, db.ALEMBIC).warn()
         # A message bounds how many rows wait here.
         storage = Storage(database, name=NAME, max_waiting=sys.maxsize)
         # {% if cookiecutter.caching %}
         if settings.redis_url:
-            async with db.open_response_cache(settings.redis_url, settings) as storage.cache:
-                yield storage
-            return
+            storage.cache = await stack.enter_async_context(db.open_response_cache(settings.redis_url, settings))
         # {% endif %}
         yield storage
 

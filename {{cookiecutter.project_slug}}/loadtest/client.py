@@ -9,7 +9,7 @@ import httpx2
 
 from loadtest.process import PAUSE, TIMEOUT, Tick
 from loadtest.results import Answer, Measurement, measure
-from loadtest.service import JSON, Workload
+from loadtest.service import JSON, Workload, authorization
 
 
 def load(url: str, workload: Workload, *, connections: int, seconds: int, tick: Tick) -> Measurement:
@@ -22,7 +22,9 @@ async def send(url: str, workload: Workload, *, connections: int, seconds: float
     answers: list[Answer] = []
     unanswered: Counter[str] = Counter()
     limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-    async with httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False) as client:
+    async with httpx2.AsyncClient(
+        base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False, headers=authorization()
+    ) as client:
         began = time.monotonic()
 
         async def use_a_connection() -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 
 from loadtest.process import TIMEOUT, Tick, output_of
 from loadtest.results import Answer, CannotLoad, Measurement, measure
-from loadtest.service import Workload
+from loadtest.service import Workload, authorization
 
 # hey keeps this many answers and only counts those that follow.
 MOST_ANSWERS = 1_000_000
@@ -30,7 +30,8 @@ def load(url: str, workload: Workload, *, connections: int, seconds: int, tick: 
     """Send a workload of POSTs and return what hey measured."""
     (path,) = workload.paths
     options = f"-z {seconds}s -c {connections} -t {TIMEOUT} -m {workload.method} -T application/json -d {workload.body}"
-    command = ["hey", *options.split(), "-o", TEMPLATE, url + path]
+    fields = [argument for name, value in authorization().items() for argument in ("-H", f"{name}: {value}")]
+    command = ["hey", *options.split(), *fields, "-o", TEMPLATE, url + path]
     return parse(output_of(command, seconds=seconds, tick=tick), workload)
 
 

@@ -1,5 +1,6 @@
 """The service under load: that it is on this machine, that it answers, and the requests to send."""
 
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 ITEMS_ON_A_PAGE = 100
 MOST_ITEMS_ON_A_PAGE = 1000
 NEW_ITEM = resource.body(description="y")
+NOT_ALLOWED = (401, 403)
 JSON = {"Content-Type": "application/json"}
 # Long enough for a queue that other writes fill.
 PATIENCE = 30
@@ -31,6 +33,12 @@ class Workload:
     method: str
     paths: Sequence[str]
     body: str | None = None
+
+
+def authorization() -> dict[str, str]:
+    """Return the header field with the API key of the environment (`API_KEY`), if there is one."""
+    key = os.environ.get("API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def address_of(url: str) -> str:
@@ -55,7 +63,7 @@ def workloads(url: str) -> list[Workload]:
     """
     try:
         # No proxy from the environment stands between this machine and itself.
-        with httpx2.Client(base_url=url, timeout=10, trust_env=False) as client:
+        with httpx2.Client(base_url=url, timeout=10, trust_env=False, headers=authorization()) as client:
             fill(client)
             paths = [f"{PATH}/{item['id']}" for item in items(client)]
     except httpx2.TransportError:
@@ -95,7 +103,8 @@ def expect_success(response: httpx2.Response) -> httpx2.Response:
     """Return a response that is none of an error."""
     if not response.is_success:
         request = f"{response.request.method} {response.request.url}"
-        raise CannotLoad(
-            f"{request} answers {response.status_code}: repair the service, or name the port that is its own."
-        )
+        remedy = "repair the service, or name the port that is its own"
+        if response.status_code in NOT_ALLOWED:
+            remedy = "name a key that may read and write, `make load API_KEY=...`"
+        raise CannotLoad(f"{request} answers {response.status_code}: {remedy}.")
     return response

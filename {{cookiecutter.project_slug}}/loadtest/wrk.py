@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loadtest.process import TIMEOUT, Tick, output_of
 from loadtest.results import INTERVAL, QUANTILES, CannotLoad, Measurement
-from loadtest.service import Workload
+from loadtest.service import Workload, authorization
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 MICROSECOND = 1e-6
@@ -21,7 +21,8 @@ def load(url: str, workload: Workload, *, connections: int, seconds: int, tick: 
         paths.flush()
         options = f"-t{threads} -c{connections} -d{seconds}s --timeout {TIMEOUT}s --script {SCRIPT}"
         script_arguments = [paths.name, str(connections // threads), str(INTERVAL), str(QUANTILES)]
-        command = ["wrk", *options.split(), url, "--", *script_arguments]
+        fields = [f"-H{name}: {value}" for name, value in authorization().items()]
+        command = ["wrk", *options.split(), *fields, url, "--", *script_arguments]
         return parse(output_of(command, seconds=seconds, tick=tick), workload)
 
 

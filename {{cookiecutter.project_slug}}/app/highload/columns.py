@@ -21,6 +21,7 @@ from sqlalchemy import (
     Interval,
     LargeBinary,
     Numeric,
+    SmallInteger,
     String,
     Text,
     Time,
@@ -81,6 +82,9 @@ class StoredRow:
 ARRAYS_OF = (String, Integer, Float, Boolean)
 TRIED = (ARRAY, Boolean, Date, DateTime, Float, Integer, Interval, JSON, LargeBinary, Numeric, String, Time, Uuid)
 STAMPS = ("id", "created_at", "fingerprint")
+# What is stored in these comes back as the same text of JSON. A moment changes its time zone, a number its digits, a
+# document the order of its keys.
+KEPT_AS_GIVEN = (BigInteger, Boolean, Date, Enum, Integer, LargeBinary, SmallInteger, String, Text, Uuid)
 
 
 def reason_to_refuse(column: Column[Any]) -> str | None:
@@ -107,6 +111,11 @@ def reason_to_refuse(column: Column[Any]) -> str | None:
         case _:
             pass
     return instead
+
+
+def comes_back_as_given(column: Column[Any]) -> bool:
+    """Whether a stored value is shown as it was before it was stored."""
+    return column.name in STAMPS or type(column.type) in KEPT_AS_GIVEN
 
 
 def python_type(column_type: TypeEngine[Any]) -> Any:

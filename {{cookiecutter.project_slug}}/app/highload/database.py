@@ -57,22 +57,29 @@ class DatabaseUnavailable(Exception):
 class ContentRefused(Exception):
     """The database refused the values of a statement.
 
-    `reason` is that of the database, which may quote a value. `constraint` is the constraint or the column that the
-    database names, or "". It tells nothing about a row, and neither does the message.
+    `reason` is for programs: a word for the kind of the refusal. `constraint` is the constraint or the column that the
+    database names, or "". None of them, nor the message, tells anything about a row. `words` are the database's
+    own, which may quote a value.
     """
 
-    def __init__(self, reason: str, constraint: str = "") -> None:
+    reason = "value-refused"
+
+    def __init__(self, words: str, constraint: str = "") -> None:
         super().__init__("the database refused a value" + (f" ({constraint})" if constraint else ""))
-        self.reason = reason
+        self.words = words
         self.constraint = constraint
 
 
 class Conflict(ContentRefused):
     """The values are valid, but another row stands against them: one that is equal, or one that refers to this row."""
 
+    reason = "conflict"
+
 
 class MissingReference(ContentRefused):
     """A foreign key refers to a row that does not exist, or not yet."""
+
+    reason = "missing-reference"
 
 
 class Database:

@@ -7,18 +7,20 @@ from uuid import UUID
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement
 from sqlalchemy.engine import Row as SQLRow
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.highload.batching import Batcher, Flushes
 from app.highload.database import Database, DatabaseUnavailable, Work
+from app.highload.etags import PreconditionFailed, Preconditions, bytes_of, entity_tag
 from app.highload.generations import announce, announce_no_key, ended_by_change, ended_by_insert, lists, slot
-from app.highload.pagination import Position, decode_cursor, encode_cursor
+from app.highload.pagination import Position, announce_next, decode_cursor, encode_cursor
 
 # {%- if cookiecutter.caching +%}
 from app.highload.reads.cache import ResponseCache
 
 # {%- endif +%}
 from app.highload.resource import Resource, id_in
-from app.highload.statements import Statements
+from app.highload.statements import Conditions, Statements
 from app.highload.writes.group_commit import DirectWriter, Receipt, Writer
 
 # {%- if cookiecutter.queued_writes +%}
@@ -98,6 +100,7 @@ class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
         if len(rows) > limit:
             rows = rows[:limit]
             next_cursor = encode_cursor(Position(rows[-1].created_at, rows[-1].id))
+        announce_next(next_cursor)
         return self.resource.show_all(rows), next_cursor
 
     async def create(self, body: C, idempotency_key: str | None = None) -> Receipt[R]:
@@ -108,20 +111,54 @@ class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
         receipt = await self._writer.create(self.resource.new_row(body, idempotency_key, service=self._service))
         return Receipt(self.resource.show(receipt.row), receipt.stored)
 
-    async def change(self, row_id: UUID, changes: U, *conditions: ColumnElement[bool]) -> R | None:
-        """Change the fields of a row that are set in `changes`, and return it, or None when there is none."""
+    async def change(
+        self,
+        row_id: UUID,
+        changes: U,
+        *conditions: ColumnElement[bool],
+        only_if: Preconditions | None = None,
+    ) -> R | None:
+        """Change the fields of a row that are set in `changes`, and return it, or None when there is none.
+
+        Raises PreconditionFailed when the row is there, and its entity tag is not what `only_if` asks for.
+        """
         values = {name: getattr(changes, name) for name in changes.model_fields_set}
+        # The work may run twice, and find at the second time what it has made at the first.
+        made: set[str] = set()
+
+        async def work(connection: AsyncConnection) -> SQLRow[Any] | None:
+            if only_if is None:
+                return await self._statements.change(connection, row_id, values, conditions)
+            await self._compare(connection, row_id, conditions, only_if, made)
+            row = await self._statements.change(connection, row_id, values, conditions)
+            made.add(self._tag_of(row))
+            return row
+
         row = await self.direct.change(
-            lambda connection: self._statements.change(connection, row_id, values, conditions),
+            work,
             ended_by_change(self.resource.name, row_id),
             changed=lambda row: row is not None,
         )
         return None if row is None else self.resource.show(row)
 
-    async def delete(self, row_id: UUID, *conditions: ColumnElement[bool]) -> bool:
-        """Delete a row, and tell whether there was one."""
+    async def delete(
+        self,
+        row_id: UUID,
+        *conditions: ColumnElement[bool],
+        only_if: Preconditions | None = None,
+    ) -> bool:
+        """Delete a row, and tell whether there was one.
+
+        Raises PreconditionFailed as `change` does.
+        """
+
+        async def work(connection: AsyncConnection) -> bool:
+            if only_if is not None:
+                await self._compare(connection, row_id, conditions, only_if)
+            return await self._statements.delete(connection, row_id, conditions)
+
         return await self.direct.change(
-            lambda connection: self._statements.delete(connection, row_id, conditions),
+            work,
             ended_by_change(self.resource.name, row_id),
             changed=bool,
         )
@@ -136,6 +173,25 @@ class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
     async def drain(self) -> None:
         """Return when every row that was accepted is kept."""
         await self._writer.drain()
+
+    async def _compare(
+        self,
+        connection: AsyncConnection,
+        row_id: UUID,
+        conditions: Conditions,
+        only_if: Preconditions,
+        made: Collection[str] = (),
+    ) -> None:
+        """Lock a row, and compare its entity tag: nobody changes it between that and the end of the transaction."""
+        row = await self._statements.lock(connection, row_id, conditions)
+        if row is None:
+            return
+        tag = self._tag_of(row)
+        if tag not in made and not only_if.allow(tag):
+            raise PreconditionFailed
+
+    def _tag_of(self, row: SQLRow[Any] | None) -> str:
+        return "" if row is None else entity_tag(bytes_of(self.resource.show(row)))
 
     async def _find_batch(self, ids: Sequence[UUID]) -> Sequence[SQLRow[Any] | None]:
         found = await self._database.read(lambda connection: self._statements.find(connection, ids))

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Table
 from uuid_utils.compat import uuid7
 
 from app.highload import idempotency
-from app.highload.columns import STAMPS, StoredRow, python_type, reason_to_refuse
+from app.highload.columns import STAMPS, StoredRow, comes_back_as_given, python_type, reason_to_refuse
 from app.highload.generations import Source
 
 # What a foreign key may do to the rows that hold it.
@@ -70,7 +70,10 @@ class Resource[C: BaseModel, U: BaseModel, R: BaseModel]:
             for column in self.table.columns
             if column.name not in (*STAMPS, *self.created, *self._defaults) and not filled_by_database(column)
         }
-        self.shows_what_the_database_fills = False
+        # Whether a client sees of a new row what is known only when it is stored.
+        self.shows_what_the_database_makes = not all(
+            comes_back_as_given(self.table.c[name]) for name in self.shown if name in self.table.c
+        )
         # The columns of a new row that the service fills; the database fills the others.
         self.filled = {*STAMPS, *self.created, *self._defaults}
         self._check_what_is_shown()
@@ -159,7 +162,7 @@ class Resource[C: BaseModel, U: BaseModel, R: BaseModel]:
         for name in self.shown:
             if name in self.filled or not filled_by_database(self.table.c[name]):
                 continue
-            self.shows_what_the_database_fills = True
+            self.shows_what_the_database_makes = True
             if self.queued:
                 self._refuse(
                     f"{self.name}.{name} is shown before the database has filled it",

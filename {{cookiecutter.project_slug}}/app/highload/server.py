@@ -22,6 +22,7 @@ import httptools
 import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 from uvicorn import Server
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -29,7 +30,9 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.highload.batching import Overloaded
+from app.highload.http.access import count_refusal
 from app.highload.http.deadlines import Awaited, Deadlines
+from app.highload.http.finishing import NO_STORE
 from app.highload.http.problems import problem
 from app.highload.http.request_id import FIELD, KEY, request_id_of
 from app.highload.http.security_headers import SecurityHeaders
@@ -37,8 +40,14 @@ from app.highload.logs import REQUEST_ID
 from app.highload.metrics.instruments import SECONDS
 from app.highload.metrics.refusals import WAITING
 from app.highload.reads.answers import Answer, RawHeader
+from app.highload.reads.shared import NOT_SHARED
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
 from app.highload.service import Service
+
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.sampling import traced_by_client
+
+# {%- endif +%}
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +134,7 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             sentence = f"The head of the request is too large: send at most {LONGEST_HEAD} bytes."
             answer = Answer.of(problem(431, sentence))
-            answer = answer._replace(headers=[*answer.headers, CONNECTION_CLOSE])
+            answer = answer._replace(headers=[*answer.headers, NO_STORE, CONNECTION_CLOSE])
             self.send(answer, request_id_of([], trusted=False), keep_alive=False)
         self.transport.close()
 
@@ -143,7 +152,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request of a pipeline."""
         super().on_response_complete()
-        if self.flow.unparsed and not self.pipeline:
+        if self.flow.unparsed and not self.pipeline and not self.transport.is_closing():
             self.loop.call_soon(self._go_on)
 
     def _should_upgrade(self) -> bool:
@@ -233,12 +242,21 @@ class Connection(HttpToolsProtocol):
 
     def _share(self, cycle: RequestResponseCycle, service: Service) -> bool:
         """Begin with a read that may be shared, or leave the request to the application."""
-        if not cycle.keep_alive or self.flow.write_paused or service.admission.full:
-            return False
         scope = cast(Scope, cycle.scope)
         service.place(scope)
-        if service.hosts.refusal(scope):
+        if not cycle.keep_alive or self.flow.write_paused or service.admission.full or service.hosts.refusal(scope):
             return False
+        access = service.access
+        if access is not None:
+            if access.asks_for_addresses:
+                self._see_client(scope)
+            refusal = access.ask(scope)
+            if refusal is not None:
+                return self._refuse(cycle, service, refusal)
+        # {% if cookiecutter.observability %}
+        if service.sampling is not None and traced_by_client(scope):
+            return False
+        # {% endif %}
         read = service.reads.read_at_once(scope, self._see_client)
         if read is None:
             return False
@@ -250,6 +268,23 @@ class Connection(HttpToolsProtocol):
             return False
         waiter.begin()
         return True
+
+    def _refuse(self, cycle: RequestResponseCycle, service: Service, refusal: Response) -> bool:
+        """Refuse what looks like a read, or leave it to the application, which asks again."""
+        scope = cast(Scope, cycle.scope)
+        if scope["method"] != "GET" or not NOT_SHARED.isdisjoint([name for name, _ in scope["headers"]]):
+            return False
+        # Later, because an answer begins the next request of a pipeline, which may be refused, too.
+        self.loop.call_soon(self._send_refusal, cycle, service, Answer.of(refusal).with_default(*NO_STORE))
+        return True
+
+    def _send_refusal(self, cycle: RequestResponseCycle, service: Service, refusal: Answer) -> None:
+        end(cycle)
+        scope = cast(Scope, cycle.scope)
+        count_refusal(refusal.status)
+        service.requests.observe(scope, refusal.status, 0)
+        if not self.transport.is_closing():
+            self.send(refusal, scope[KEY], keep_alive=cycle.keep_alive)
 
     def _may_refuse(self, always: Collection[str]) -> bool:
         """Tell whether the bytes of the refusal are all that the application would send.
@@ -335,10 +370,7 @@ class SharedRead:
         self._connection.loop.call_soon(self._tasks.discard, self)
 
     def _send(self, answer: Answer | None) -> None:
-        # So that Uvicorn takes the request for answered.
-        self._cycle.response_started = self._cycle.response_complete = True
-        # It refers to the connection, which refers to the cycle.
-        self._cycle.on_response = nothing
+        end(self._cycle)
         if answer is None:
             return
         durations = self._read.route.seen.durations
@@ -354,6 +386,13 @@ class SharedRead:
     def _end(self) -> None:
         self._ended = True
         self._service.admission.leave()
+
+
+def end(cycle: RequestResponseCycle) -> None:
+    """Let Uvicorn take a request for answered."""
+    cycle.response_started = cycle.response_complete = True
+    # It refers to the connection, which refers to the cycle.
+    cycle.on_response = nothing
 
 
 def nothing(*_: object) -> None:
@@ -498,8 +537,12 @@ def changed_call(kind: type[Service]) -> str | None:
     return None
 
 
-def writes_telemetry(app: FastAPI) -> bool:
+def writes_telemetry(app: Service) -> bool:
     """Whether FastAPI's own telemetry looks at each request; an unknown release is taken for one that does."""
+    # {% if cookiecutter.observability %}
+    if app.sampling is not None:
+        return False
+    # {% endif %}
     telemetry = getattr(app, "_native_telemetry", None)
     return telemetry is None or telemetry.enabled()
 

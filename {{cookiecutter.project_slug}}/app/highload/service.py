@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Collection, MutableMapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -10,8 +11,12 @@ from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.highload.http.access import Access, AccessLayer
 from app.highload.http.admission import Admission
 from app.highload.http.body_limit import BodyLimit
+from app.highload.http.documentation import complete
+from app.highload.http.expectations import Expectations
+from app.highload.http.finishing import send_finished
 from app.highload.http.head import HeadAsGet
 from app.highload.http.hosts import AllowedHosts, HostsLayer
 from app.highload.http.problems import add_problem_handlers, overloaded
@@ -25,6 +30,11 @@ from app.highload.outside import ANY
 from app.highload.reads.shared import CannotShare
 from app.highload.reads.sharing import SharedReads, SharedReadsLayer
 
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.sampling import Sampling
+
+# {%- endif +%}
+
 NOT_STARTED = (
     "The service has not started, so nothing is open: let the server run its lifespan; in a test, write "
     "`with TestClient(app) as client:`."
@@ -34,17 +44,20 @@ NOT_STARTED = (
 class Service(FastAPI):
     """A FastAPI application for high load.
 
-    Its layers are, from the outside: request id, security headers, admission, allowed hosts, the bound on bodies, the
-    middleware that is added to it, HEAD, shared reads, and then FastAPI's own.
+    Its layers are, from the outside: request id, security headers, admission, allowed hosts, access, the bound on
+    bodies, the middleware that is added to it, HEAD, what a write expects, shared reads, and then FastAPI's own.
 
-    At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. Bodies have at most
-    `max_body_bytes`. `max_waiting` bounds those who wait for one shared read. `public_url` is the address of the
-    service in shared answers.
+    At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. `access` decides who
+    may use the service, and how often. Bodies have at most `max_body_bytes`. `max_waiting` bounds those who wait for
+    one shared read. `public_url` is the address of the service in shared answers.
 
     Requests name one of `allowed_hosts`, but for those to the paths in `any_host`. `root_path` is the path below which
     a proxy shows the service; it is in front of each path of a request, or the proxy has taken it off.
 
     All other options are FastAPI's.
+    # {% if cookiecutter.observability %}
+    `sampling` decides which requests FastAPI's telemetry traces; without it, the telemetry is as FastAPI sets it up.
+    # {% endif %}
     """
 
     def __init__(
@@ -55,23 +68,42 @@ class Service(FastAPI):
         max_waiting: int,
         public_url: str = "http://localhost:8000",
         always: Collection[str] = (),
+        access: Access | None = None,
         allowed_hosts: Collection[str] = (ANY,),
         any_host: Collection[str] = (),
         root_path: str = "",
+        # {% if cookiecutter.observability %}
+        sampling: Sampling | None = None,
+        # {% endif %}
         **options: Any,
     ) -> None:
+        # {% if cookiecutter.observability %}
+        if sampling is not None:
+            exclude = sampling.leaves_out
+            options["telemetry"] = {"operation_spans": False, "metrics": False, "logs": False, "exclude": exclude}
+        # {% endif %}
         super().__init__(**options)
         self._below = root_path
+        # {% if cookiecutter.observability %}
+        self.sampling = sampling
+        # {% endif %}
         self._max_body_bytes = max_body_bytes
         self._started = False
         self._own_stack: ASGIApp | None = None
+        self.access = None if access is None or access.is_open else access
         self.security = SecurityHeaders(https=public_url.startswith("https:"))
         self.hosts = AllowedHosts(allowed_hosts, any_host=[root_path + path for path in any_host])
         # The server compares what stands in the request, where the root path may have been taken off.
         always = {*always, *(root_path + path for path in always)}
         self.requests = Requests()
         self.admission = Admission(super().__call__, limit_concurrency, always=always, requests=self.requests)
-        self.reads = SharedReads(self, public_url=public_url, max_waiting=max_waiting, refusal=overloaded())
+        self.reads = SharedReads(
+            self,
+            public_url=public_url,
+            max_waiting=max_waiting,
+            refusal=overloaded(),
+            checks_credentials=access is not None and access.keys is not None,
+        )
         add_problem_handlers(self)
         # Those that a user gives as an option come before the engine's.
         self.exception_handlers.update(options.get("exception_handlers") or {})
@@ -95,6 +127,16 @@ class Service(FastAPI):
             given = {name: getattr(route, name) for name in options if hasattr(route, name)}
             self.router.add_api_route(**given, route_class_override=type(route))
 
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, with what the engine does for the routes, and what access demands."""
+        is_new = self.openapi_schema is None
+        document = super().openapi()
+        if is_new:
+            complete(document, self.router.routes)
+        if is_new and self.access is not None:
+            self.access.document(document)
+        return document
+
     def build_middleware_stack(self) -> ASGIApp:
         """Put the layers together.
 
@@ -104,9 +146,11 @@ class Service(FastAPI):
         added = self.user_middleware
         self.user_middleware = [
             Middleware(HostsLayer, hosts=self.hosts),
+            *([] if self.access is None else [Middleware(AccessLayer, access=self.access)]),
             Middleware(BodyLimit, limit=self._max_body_bytes),
             *added,
             Middleware(HeadAsGet, router=self.router),
+            Middleware(Expectations, router=self.router),
             Middleware(SharedReadsLayer, reads=self.reads),
         ]
         try:
@@ -127,7 +171,8 @@ class Service(FastAPI):
         if not self._started:
             raise RuntimeError(NOT_STARTED)
         self.place(scope)
-        await self.admission(scope, receive, self.security.add_to(identified(scope, send)))
+        send = self.security.add_to(identified(scope, send))
+        await self.admission(scope, receive, partial(send_finished, send, scope.get("method", "GET")))
 
     def place(self, scope: Scope) -> None:
         """Put a request below the root path; it may be done twice."""

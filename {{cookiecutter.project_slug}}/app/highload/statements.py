@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    CursorResult,
     Integer,
     any_,
     bindparam,
@@ -37,7 +38,7 @@ class Statements:
 
     def __init__(self, resource: Resource[Any, Any, Any]) -> None:
         self._table = table = resource.table
-        self._fetches_all = resource.shows_what_the_database_fills
+        self._shows_what_is_stored = resource.shows_what_the_database_makes
         self._inserts: dict[frozenset[str], postgresql.Insert] = {}
         self._arrays = [column.name for column in table.columns if isinstance(column.type, ARRAY)]
         self._columns = [table.c[name] for name in dict.fromkeys([*resource.shown, "created_at", "id"])]
@@ -49,10 +50,14 @@ class Statements:
             tuple_(table.c.created_at, table.c.id)
             <= tuple_(bindparam("created_at", type_=table.c.created_at.type), bindparam("id", type_=table.c.id.type))
         )
+        one = table.c.id == bindparam(ROW_ID, type_=table.c.id.type)
+        # An update in SQLite, because a row has no lock of its own there.
+        self._lock: dict[str, Any] = {
+            "postgresql": rows.where(one).with_for_update(key_share=True, of=table),
+            "sqlite": update(table).where(one).values(created_at=table.c.created_at).returning(*self._columns),
+        }
         # The parameters name the columns that change.
-        self._change = (
-            update(table).where(table.c.id == bindparam(ROW_ID, type_=table.c.id.type)).returning(*self._columns)
-        )
+        self._change = update(table).where(one).returning(*self._columns)
         # An array keeps the text of the statement the same for any number of ids.
         self._by_ids = {
             "postgresql": rows.where(table.c.id == any_(bindparam("ids", type_=ARRAY(table.c.id.type)))),
@@ -67,13 +72,15 @@ class Statements:
         same_columns: dict[frozenset[str], list[Row]] = {}
         for row in rows:
             same_columns.setdefault(frozenset(row), []).append(row)
+        stored: dict[UUID, Row] = {}
         for names, some in same_columns.items():
-            await self._insert_same_columns(connection, names, some)
-        asked = [id_in(row) for row in rows if self._fetches_all or row["fingerprint"] is not None]
+            stored |= await self._insert_same_columns(connection, names, some)
+        asked = [id_in(row) for row in rows if self._shows_what_is_stored or row["fingerprint"] is not None]
         if not asked:
             return rows
-        query = select(*self._table.columns).where(self._table.c.id.in_(asked))
-        stored = {row["id"]: dict(row) for row in (await connection.execute(query)).mappings()}
+        if not stored.keys() >= set(asked):
+            query = select(*self._table.columns).where(self._table.c.id.in_(asked))
+            stored |= by_id(await connection.execute(query))
         return [the_stored(stored.get(id_in(row), row), row) for row in rows]
 
     async def find(self, connection: AsyncConnection, ids: Sequence[UUID]) -> Mapping[UUID, SQLRow[Any]]:
@@ -92,6 +99,11 @@ class Statements:
             parameters.update(after._asdict())
         return (await connection.execute(query.where(*conditions), parameters)).all()
 
+    async def lock(self, connection: AsyncConnection, row_id: UUID, conditions: Conditions) -> SQLRow[Any] | None:
+        """Return a row under some conditions, or None; nobody else changes it before the transaction ends."""
+        statement = self._lock[connection.dialect.name].where(*conditions)
+        return (await connection.execute(statement, {ROW_ID: row_id})).one_or_none()
+
     async def change(
         self, connection: AsyncConnection, row_id: UUID, values: Mapping[str, Any], conditions: Conditions
     ) -> SQLRow[Any] | None:
@@ -106,18 +118,24 @@ class Statements:
 
     async def _insert_same_columns(
         self, connection: AsyncConnection, names: Collection[str], rows: Sequence[Row]
-    ) -> None:
+    ) -> dict[UUID, Row]:
+        """Insert rows, and return them as they are stored where that is shown."""
         if connection.dialect.name == "sqlite":
             statement = sqlite.insert(self._table).values(list(rows)).on_conflict_do_nothing(index_elements=["id"])
-            await connection.execute(statement)
-            return
+            return await self._execute(connection, statement)
         # Two inserts of the same rows in different orders would wait for each other.
         ordered = sorted(rows, key=lambda row: id_in(row).int)
         columns = {name: [row[name] for row in ordered] for name in names}
         for name in self._arrays:
             if name in columns:
                 columns[name] = [array_literal(values) for values in columns[name]]
-        await connection.execute(self._from_arrays(frozenset(names)), columns)
+        return await self._execute(connection, self._from_arrays(frozenset(names)), columns)
+
+    async def _execute(self, connection: AsyncConnection, insert: Any, parameters: Any = None) -> dict[UUID, Row]:
+        if not self._shows_what_is_stored:
+            await connection.execute(insert, parameters)
+            return {}
+        return by_id(await connection.execute(insert.returning(*self._table.columns), parameters))
 
     def _from_arrays(self, names: frozenset[str]) -> postgresql.Insert:
         """Return an insert whose text is the same for any number of rows: an array for each column."""
@@ -136,6 +154,11 @@ class Statements:
                 .on_conflict_do_nothing(index_elements=["id"])
             )
         return self._inserts[names]
+
+
+def by_id(result: CursorResult[Any]) -> dict[UUID, Row]:
+    """Return the rows of a result by their ids."""
+    return {row["id"]: dict(row) for row in result.mappings()}
 
 
 def the_stored(stored: Row, row: Row) -> Row | IdempotencyKeyReused:

@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_FILE = Path(tempfile.gettempdir()) / "worker-heartbeat"
 LONGEST_DELAY = 2.0
+# The code of a message that no release could read in time.
+UNREADABLE = "unreadable"
 # Seconds: how long a message waits for a newer release or for another row, and how long a worker rests before it looks
 # at it again.
 COMES_LATER = 600
@@ -228,26 +230,31 @@ def store_message(task: Task[..., None], queue: RowQueue, process: WorkerProcess
         repository = process.repositories[message["resource"]]
         rows = repository.resource.rows_of(message)
     except (LookupError, ValueError) as error:
-        put_off(task, queue, process, message, f"this release cannot read it: {in_the_log(error)}")
+        sentence = f"this release cannot read it: {without_values(error)}"
+        put_off(task, queue, process, message, sentence, code=UNREADABLE)
         return
     resource = repository.resource
     refused = process.run_task(lambda: store(repository.direct, rows))
     process.counters(resource.name).stored.add(len(rows) - len(refused))
     later = [row for row, reason in refused if isinstance(reason, MissingReference)]
     if later:
-        put_off(task, queue, process, resource.message(later), "a row that these refer to is not stored")
+        sentence = "a row that these refer to is not stored"
+        put_off(task, queue, process, resource.message(later), sentence, code=MissingReference.reason)
     for row, reason in refused:
         if not isinstance(reason, MissingReference):
             what = f"row {id_in(row)} of {resource.name}"
-            detail = reason.reason if isinstance(reason, ContentRefused) else ""
-            give_up(task, queue, process, resource.message([row]), reason=str(reason), what=what, detail=detail)
+            words = reason.words if isinstance(reason, ContentRefused) else ""
+            single = resource.message([row])
+            give_up(task, queue, process, single, reason=str(reason), code=reason.reason, what=what, words=words)
 
 
-def put_off(task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, reason: str) -> None:
+def put_off(
+    task: Task[..., None], queue: RowQueue, process: WorkerProcess, message: Message, reason: str, *, code: str
+) -> None:
     """Send a message to the end of the queue, or to the dead letters when it came first long ago."""
     first = float((task.request.headers or {}).get("x-first", time.time()))
     if time.time() - first > COMES_LATER:
-        give_up(task, queue, process, message, reason=reason, what=f"a message for {message['resource']}")
+        give_up(task, queue, process, message, reason=reason, code=code, what=f"a message for {message['resource']}")
         return
     logger.info("a message comes later: %s", reason)
     time.sleep(PAUSE)
@@ -255,7 +262,7 @@ def put_off(task: Task[..., None], queue: RowQueue, process: WorkerProcess, mess
     process.counters(message.get("resource")).returned.add()
 
 
-def in_the_log(error: Exception) -> str:
+def without_values(error: Exception) -> str:
     """Return what is wrong with a message, without a value of a client."""
     if isinstance(error, ValidationError):
         return f"wrong values at {', '.join('.'.join(map(str, part['loc'])) for part in error.errors())}"
@@ -269,25 +276,27 @@ def give_up(
     message: Message,
     *,
     reason: str,
+    code: str,
     what: str,
-    detail: str = "",
+    words: str = "",
 ) -> None:
-    """Send a message to the dead letters; the log says of what it is, and shows no value of a client.
+    """Send a message to the dead letters, with the reason for a person and its code for a program.
 
-    `detail` may show one: the queue, which holds the message, gets it in place of the reason.
+    The log says of what it is, and shows no value of a client. `words` may quote one: the queue, which has the message
+    itself, gets them in place of the reason.
     """
     logger.error("%s goes to the dead-letter queue: %s", what, reason)
     dead = Queue(queue.dead_letters, queue_arguments=DEAD_LETTER_ARGUMENTS)
-    task.apply_async((message,), queue=dead, headers={"x-reason": detail or reason})
+    task.apply_async((message,), queue=dead, headers={"x-reason": words or reason, "x-reason-code": code})
     process.counters(message.get("resource")).dead_letters.add()
 
 
-async def store(writer: DirectWriter, rows: Sequence[Row]) -> list[tuple[Row, Exception]]:
+async def store(writer: DirectWriter, rows: Sequence[Row]) -> list[tuple[Row, ContentRefused | IdempotencyKeyReused]]:
     """Store rows, and return those that the database refused with the reasons.
 
     Raises DatabaseUnavailable; to store the same rows again is safe.
     """
-    refused: list[tuple[Row, Exception]] = []
+    refused: list[tuple[Row, ContentRefused | IdempotencyKeyReused]] = []
     outcomes = await asyncio.gather(*map(writer.create, rows), return_exceptions=True)
     for row, outcome in zip(rows, outcomes, strict=True):
         match outcome:

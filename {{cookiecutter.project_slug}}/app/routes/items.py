@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.exceptions import HTTPException
 
 from app.crud import ITEMS
-from app.highload import idempotency
+from app.highload import etags, idempotency
+from app.highload.etags import OnlyIf, represent
 from app.highload.http.problems import problem_responses
 from app.highload.pagination import Cursor, Limit
 from app.highload.reads.dependencies import Opened
@@ -23,7 +24,7 @@ BAD_BODY = problem_responses(
     _415="The Content-Type is not that of JSON",
 )
 CREATE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    201: {"model": ItemRead, "description": "Stored", "headers": LOCATION},
+    201: {"model": ItemRead, "description": "Stored", "headers": LOCATION | etags.DOCUMENTATION},
     # {% if cookiecutter.queued_writes %}
     202: {"model": ItemRead, "description": "Accepted; a worker stores it", "headers": LOCATION},
     # {% endif %}
@@ -71,11 +72,10 @@ async def create_item(
     """Create an item."""
     item, stored = await items.create(body, idempotency.key_of(request))
     root_path = request.scope.get("root_path", "")
-    return Response(
-        item.model_dump_json(),
+    return represent(
+        item,
         201 if stored else 202,
         {"Location": f"{root_path}/items/{item.id}"},
-        media_type="application/json",
     )
 
 
@@ -83,24 +83,28 @@ async def create_item(
 @shared(reads=[ITEMS.row("item_id")])
 async def get_item(items: Items, item_id: UUID) -> Response:
     """Fetch an item."""
-    item = found(await items.one(item_id))
-    return Response(item.model_dump_json(), media_type="application/json")
+    return represent(found(await items.one(item_id)))
 
 
-@router.patch("/{item_id}", responses=NOT_FOUND | BAD_BODY)
+@router.patch("/{item_id}", response_model=ItemRead, responses=NOT_FOUND | BAD_BODY)
 async def update_item(
     items: Items,
     item_id: UUID,
+    only_if: OnlyIf,
     body: ItemUpdate,
-) -> ItemRead:
+) -> Response:
     """Change an item; what is left out stays."""
-    return found(await items.change(item_id, body))
+    return represent(found(await items.change(item_id, body, only_if=only_if)))
 
 
 @router.delete("/{item_id}", status_code=204, responses=NOT_FOUND)
-async def delete_item(items: Items, item_id: UUID) -> None:
+async def delete_item(
+    items: Items,
+    item_id: UUID,
+    only_if: OnlyIf,
+) -> None:
     """Delete an item."""
-    if not await items.delete(item_id):
+    if not await items.delete(item_id, only_if=only_if):
         raise HTTPException(404, "There is no item with this id.")
 
 

@@ -48,6 +48,9 @@ class Stack:
             "PORT": port,
             # The servers of the compose file, whatever .env names.
             "DATABASE_URL": "",
+            # The clients of the drills have no key, and want no bound.
+            "API_KEYS_FILE": "",
+            "RATE_LIMIT": "",
             "WEB_CONCURRENCY": WORKERS,
             "LIMIT_CONCURRENCY": LIMIT_CONCURRENCY,
             # {% if cookiecutter.caching %}

@@ -2,10 +2,11 @@
 
 import pytest
 
-from app.highload.reads.answers import OK, Answer, entity_tag
+from app.highload.etags import entity_tag
+from app.highload.reads.answers import OK, Answer
 
 BODY = b'{"a":1}'
-HEADERS = [(b"etag", entity_tag(BODY)), (b"content-length", b"7"), (b"content-type", b"application/json")]
+HEADERS = [(b"etag", entity_tag(BODY).encode()), (b"content-length", b"7"), (b"content-type", b"application/json")]
 
 
 def dump(*changed: tuple[bytes, bytes], body: bytes = BODY) -> bytes:

@@ -2,6 +2,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,6 +24,7 @@ from app.highload.service import Service
 from tests.conftest import Serve, stack_url
 from tests.highload import notes
 from tests.highload.counting import Runs, counting_service, get, request, started
+from tests.highload.test_access import try_tenants
 from tests.proxy import proxied
 from tests.waiting import PATIENCE, eventually, settle
 
@@ -434,6 +436,16 @@ async def test_a_cursor_that_no_page_gave_fills_no_cache(serve: Serve, redis: Re
         assert await keys() == before
 
 
+async def test_a_kept_answer_says_the_same(serve: Serve, redis_url: str) -> None:
+    async with serve(redis_url=redis_url) as client:
+        for _ in range(2):
+            await client.post("/notes", content=b"x")
+        miss, hit = [await client.get("/notes?limit=1") for _ in range(2)]
+    assert [answer.headers["x-cache"] for answer in (miss, hit)] == ["miss", "hit"]
+    assert [hit.headers[name] == miss.headers[name] for name in ("etag", "cache-control", "link")] == [True] * 3
+    assert hit.headers["cache-control"] == "no-cache"
+
+
 async def test_closing_forgets_what_is_owed() -> None:
     async with cache_at("redis://127.0.0.1:1/0") as cache:
         await cache.invalidate([ANYTHING])
@@ -522,3 +534,8 @@ async def test_no_interleaving_makes_a_read_stale(redis: Redis, redis_url: str, 
         for action, process in steps:
             await world.step(action, process)
         await world.finish()
+
+
+async def test_a_tenant_never_gets_what_is_kept_for_another(redis_url: str, tmp_path: Path) -> None:
+    database_url = f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}"
+    assert "hit" in await try_tenants(database_url=database_url, redis_url=redis_url)

@@ -379,6 +379,7 @@ async def test_a_poison_row_in_a_batch_is_put_aside_by_a_worker(
         shown = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert (shown["id"], shown["text"]) == (str(poison["id"]), UNSTORABLE)
         assert "too long" in shown["reason"]
+        assert shown["code"] == "value-refused"
 
         assert await dead_letters.replay(broker_url, QUEUE) == 1
         await become_sizes(broker_url, (0, 1))
@@ -469,13 +470,14 @@ async def test_a_dead_letter_without_rows_is_shown_as_it_is(
         channel = await connection.channel()
         await channel.default_exchange.publish(Message(body.encode()), routing_key=QUEUE.dead_letters)
 
-    async def shown(form: Callable[[dict[str, Any], str], str]) -> str:
+    async def shown(form: Callable[[dict[str, Any], str, str], str]) -> str:
         assert await dead_letters.show(broker_url, QUEUE, form) == 1
         await become_sizes(broker_url, (0, 1))
         return capsys.readouterr().out
 
     assert f"unreadable  {body!r}  the broker gave it up" in await shown(dead_letters.in_short)
-    assert json.loads(await shown(dead_letters.in_full))["body"] == body
+    in_full = json.loads(await shown(dead_letters.in_full))
+    assert (in_full["body"], in_full["code"]) == (body, "gave-up")
 
 
 def test_dead_letters_need_a_broker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

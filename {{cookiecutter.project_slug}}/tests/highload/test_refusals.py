@@ -39,6 +39,9 @@ BOOKS = Table(
 )
 
 
+REASONS = {Conflict: "conflict", MissingReference: "missing-reference", ContentRefused: "value-refused"}
+
+
 def executing(statement: Executable) -> Work[None]:
     """Return work that is one statement."""
 
@@ -94,6 +97,7 @@ async def test_a_refusal_says_of_which_kind_it_is(
     with pytest.raises(ContentRefused) as raised:
         await database.write(executing(statement))
     assert type(raised.value) is kind
+    assert raised.value.reason == REASONS[kind]
 
 
 @pytest.mark.usefixtures("postgresql_url")
@@ -158,20 +162,32 @@ type Send = Callable[[httpx2.AsyncClient], Any]
         (
             lambda client: client.post("/shelves", json={"id": 3, "shelf": 9}),
             422,
-            "refers to a row that does not exist",
+            ("missing-reference", "refers to a row that does not exist"),
         ),
-        (lambda client: client.patch("/shelves/2?name=a"), 409, "Another row does not allow this (highload_shelves"),
-        (lambda client: client.patch("/shelves/2?name="), 422, "does not allow a value of this request (named)."),
-        (lambda client: client.delete("/shelves/1"), 409, "Another row does not allow this"),
+        (
+            lambda client: client.patch("/shelves/2?name=a"),
+            409,
+            ("conflict", "Another row does not allow this (highload_shelves"),
+        ),
+        (
+            lambda client: client.patch("/shelves/2?name="),
+            422,
+            ("value-refused", "does not allow a value of this request (named)."),
+        ),
+        (lambda client: client.delete("/shelves/1"), 409, ("conflict", "Another row does not allow this")),
     ],
     ids=["a missing parent", "a name that is taken", "a value that is not valid", "a parent with children"],
 )
-async def test_a_refusal_is_answered(serve: Serve, shelves_url: str, send: Send, status: int, words: str) -> None:
+async def test_a_refusal_is_answered(
+    serve: Serve, shelves_url: str, send: Send, status: int, words: tuple[str, str]
+) -> None:
     async with serve(routers=[router]) as client:
         response = await send(client)
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
-    assert words in response.json()["detail"]
+    reason, sentence = words
+    assert response.json()["type"] == f"/problems/{reason}"
+    assert sentence in response.json()["detail"]
 
 
 async def test_an_answer_does_not_show_the_row_of_another_client(serve: Serve, shelves_url: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.highload.columns import ANNOTATIONS, MOMENT, StoredRow, array
 from app.highload.database import open_database
+from app.highload.etags import PreconditionFailed, Preconditions, bytes_of, entity_tag
 from app.highload.generations import Source
 from app.highload.idempotency import fingerprint_of
 from app.highload.repository import Repository, Storage
@@ -99,7 +100,9 @@ async def test_every_type_is_inserted_fetched_and_listed(database_url: str) -> N
             answer, stored = await things.create(body)
             assert stored
             assert created(body, answer)
-            assert await things.one(answer.id) == answer
+            fetched = await things.one(answer.id)
+            assert fetched == answer
+            assert bytes_of(fetched) == bytes_of(answer), "so the entity tag is the same, too"
             page, _ = await things.page(limit=1)
             assert page == [answer]
 
@@ -116,9 +119,14 @@ async def test_every_type_is_changed(database_url: str, name: str) -> None:
     async with opened(database_url) as storage:
         things = storage.open(THINGS)
         before = (await things.create(thing())).row
-        after = await things.change(before.id, changes)
+        as_it_was = Preconditions(frozenset([entity_tag(bytes_of(before))]), None)
+        after = await things.change(before.id, changes, only_if=as_it_was)
         assert after == before.model_copy(update={name: getattr(new, name)})
-        assert await things.one(before.id) == after
+        fetched = await things.one(before.id)
+        assert fetched == after
+        assert bytes_of(fetched) == bytes_of(after)
+        with pytest.raises(PreconditionFailed):
+            await things.change(before.id, changes, only_if=as_it_was)
 
 
 async def test_every_type_is_a_condition_and_a_row_is_deleted(database_url: str) -> None:

@@ -331,9 +331,12 @@ ADDED = (
     *("x-content-type-options", "referrer-policy", "content-security-policy"),
 )
 
+CACHING = [("cache-control", value) for value in ("no-cache", "private, no-cache", "no-store")]
+
 
 def reply(status: int, fields: Sequence[tuple[str, str]], body: bytes) -> Reply:
-    return status, sorted(f"{name}: {value}" for name, value in fields if name not in ADDED), body
+    own = [(name, value) for name, value in fields if name not in ADDED and (name, value) not in CACHING]
+    return status, sorted(f"{name}: {value}" for name, value in own), body
 
 
 class Servers:

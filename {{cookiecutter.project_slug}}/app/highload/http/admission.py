@@ -3,10 +3,9 @@
 from collections.abc import Collection
 from time import perf_counter
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.highload.http.problems import RETRY_AFTER, TOO_MANY_WAIT, overloaded
+from app.highload.http.problems import OVERLOADED, RETRY_AFTER, TOO_MANY_WAIT, ProblemError, overloaded
 from app.highload.http.requests import Requests
 from app.highload.metrics.refusals import OVERLOAD
 
@@ -96,7 +95,7 @@ class Admission:
             whole = not message.get("more_body", False)
             if self._inside > self._limit and not always:
                 OVERLOAD.add()
-                raise HTTPException(503, TOO_MANY_WAIT, RETRY_AFTER)
+                raise ProblemError(OVERLOADED, TOO_MANY_WAIT, RETRY_AFTER)
             return message
 
         async def send_outside(message: Message) -> None:

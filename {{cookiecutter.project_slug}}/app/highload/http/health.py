@@ -8,7 +8,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from app.highload.http.problems import RETRY_AFTER, Problem, problem
+from app.highload.http.problems import NOT_READY, RETRY_AFTER, Problem, problem
 from app.highload.schema import NotReady
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ async def readyz(request: Request) -> Health | Response:
     down = {name: outcome for name, outcome in zip(checks, outcomes, strict=True) if outcome is not None}
     if down:
         logger.warning("not ready: %r", down)
-        return problem(503, in_words(down), headers=RETRY_AFTER)
+        return problem(NOT_READY, in_words(down), headers=RETRY_AFTER)
     return Health(status="ok")
 
 

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import re
 from collections.abc import Collection, Iterable
-from hashlib import blake2b
 from itertools import chain
 from typing import NamedTuple, Self
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Scope
+
+from app.highload.etags import entity_tag
 
 OK = 200
 STATUSES = range(200, 600)
@@ -25,6 +26,8 @@ PERSONAL_HEADERS = frozenset([b"set-cookie", b"www-authenticate"])
 # server's (RFC 9112, sections 6 and 9); or which request it answered, and now it answers many.
 FRAMING_HEADERS = frozenset([b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"x-request-id"])
 WITHOUT_BODY = frozenset([204, 304])
+# Of a body that is not there nothing is said (RFC 9110, sections 8.3 and 8.6).
+NO_CONTENT = 204
 NEVER_KEPT = (FRAMING_HEADERS | PERSONAL_HEADERS) - {b"content-length"}
 NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
 UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -36,6 +39,12 @@ class Answer(NamedTuple):
     status: int
     headers: list[RawHeader]
     body: bytes
+
+    def with_default(self, name: bytes, value: bytes) -> Self:
+        """Return the same answer with a header field, unless it has one of this name."""
+        if any(own == name for own, _ in self.headers):
+            return self
+        return self._replace(headers=[*self.headers, (name, value)])
 
     def is_personal(self, key: Collection[bytes]) -> bool:
         """Whether it is meant for one client only, although all of them have sent the same header fields of `key`."""
@@ -116,7 +125,8 @@ async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
     body = b"" if status in WITHOUT_BODY else b"".join(chunks)
     fields = fields_of(status, headers, body)
     if status == OK:
-        fields.insert(0, (b"etag", entity_tag(body)))
+        # The tag of these bytes, whatever the application has said.
+        fields = [(b"etag", entity_tag(body).encode()), *(field for field in fields if field[0] != b"etag")]
     return Answer(status, fields, body)
 
 
@@ -128,11 +138,8 @@ def fields_of(status: int, headers: Iterable[RawHeader], body: bytes) -> list[Ra
     fields = [(name.lower(), value) for name, value in headers if name.lower() not in FRAMING_HEADERS]
     if UNSAFE.search(b"".join(chain.from_iterable(fields))):
         raise RuntimeError("the application sent a header field with a control character")
+    if status == NO_CONTENT:
+        return [field for field in fields if field[0] != b"content-type"]
     if status in WITHOUT_BODY:
         return fields
     return [(b"content-length", b"%d" % len(body)), *fields]
-
-
-def entity_tag(body: bytes) -> bytes:
-    """Return a strong entity tag for a body (RFC 9110, section 8.8.3)."""
-    return b'"' + blake2b(body, digest_size=16).hexdigest().encode() + b'"'

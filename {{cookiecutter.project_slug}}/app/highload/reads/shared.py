@@ -28,7 +28,7 @@ MATCHES = (APIRoute.matches, Route.matches, Mount.matches)
 
 # A request with one of these passes by: it may get an answer of its own, or a part of one, or it announces a body.
 NOT_SHARED = frozenset([b"content-length", b"transfer-encoding", b"range"])
-# And one with this, unless a guard looks at it.
+# And one with this, unless a guard looks at it, or whoever lets requests in.
 CREDENTIALS = frozenset([b"authorization"])
 
 
@@ -110,8 +110,8 @@ class Candidate:
 class SharedRoutes:
     """Finds the shared route that answers a path, as the router would."""
 
-    def __init__(self, routes: Sequence[BaseRoute]) -> None:
-        candidates = list(candidates_among(routes))
+    def __init__(self, routes: Sequence[BaseRoute], *, checks_credentials: bool = False) -> None:
+        candidates = list(candidates_among(routes, checks_credentials=checks_credentials))
         refuse_hidden(candidates)
         self._patterns = [(candidate.pattern.match, candidate.shared) for candidate in candidates]
         self.paths = {candidate.shared: candidate.path for candidate in candidates if candidate.shared}
@@ -129,7 +129,7 @@ class SharedRoutes:
         return None
 
 
-def candidates_among(routes: Sequence[BaseRoute]) -> Iterator[Candidate]:
+def candidates_among(routes: Sequence[BaseRoute], *, checks_credentials: bool) -> Iterator[Candidate]:
     """Yield the routes that may answer a GET.
 
     Raises CannotShare for a shared route that is not proven, and for one behind a route that nobody can predict.
@@ -149,9 +149,8 @@ def candidates_among(routes: Sequence[BaseRoute]) -> Iterator[Candidate]:
             continue
         if not isinstance(route, Mount) and context.methods and "GET" not in context.methods:
             continue
-        yield Candidate(
-            str(context.path), context.path_regex, sample_of(context), shared_route(context) if is_shared else None
-        )
+        shared_one = shared_route(context, checks_credentials=checks_credentials) if is_shared else None
+        yield Candidate(str(context.path), context.path_regex, sample_of(context), shared_one)
 
 
 def refuse_hidden(candidates: Sequence[Candidate]) -> None:
@@ -174,8 +173,8 @@ def sample_of(context: RouteContext) -> str:
     return str(context.path_format).format(**samples)
 
 
-def shared_route(context: RouteContext) -> SharedRoute:
-    """Return what the answers of a shared route depend on.
+def shared_route(context: RouteContext, *, checks_credentials: bool) -> SharedRoute:
+    """Return what the answers of a shared route depend on; `checks_credentials` if something does before it is asked.
 
     Raises CannotShare when that may be more than can be part of a key.
     """
@@ -212,7 +211,7 @@ def shared_route(context: RouteContext) -> SharedRoute:
         parameters=None if names is None else tuple(sorted(names)),
         headers=tuple(sorted(header.encode() for header in headers)),
         guards=tuple(guards),
-        not_shared=NOT_SHARED if guards else NOT_SHARED | CREDENTIALS,
+        not_shared=NOT_SHARED if guards or checks_credentials else NOT_SHARED | CREDENTIALS,
         pattern=context.path_regex,
         sources=sources,
         fixed_places=None if any(source.parameter for source in sources) else places_of(sources, {}),

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from weakref import WeakValueDictionary
@@ -24,6 +24,7 @@ from app.highload.generations import NO_KEY, Announced, listen, unnamed
 from app.highload.logs import REQUEST_ID
 from app.highload.metrics.instruments import Counter, counter
 from app.highload.metrics.refusals import WAITING
+from app.highload.pagination import CURSOR, link_to_next, listen_for_pages
 from app.highload.reads.answers import OK, Answer, RawHeader, answer_of
 
 # {%- if cookiecutter.caching +%}
@@ -31,7 +32,12 @@ from app.highload.reads.cache import Found, ResponseCache, Wanted
 
 # {%- endif +%}
 from app.highload.reads.dependencies import GRANTED, Granted, Guard
-from app.highload.reads.shared import SharedRoute, SharedRoutes
+from app.highload.reads.shared import CREDENTIALS, SharedRoute, SharedRoutes
+
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.spans import follow, serve_route
+
+# {%- endif +%}
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +56,15 @@ BYPASS = (b"x-cache", b"bypass")
 # {% if cookiecutter.caching %}
 HIT = (b"x-cache", b"hit")
 # {% endif %}
+
+CACHE_CONTROL = b"cache-control"
+# What others may do with an answer (RFC 9111, section 5.2.2): keep it and ask before each use, as its tag allows; the
+# same, but for the client that asked alone; nothing.
+ASK_BEFORE_USE = b"no-cache"
+PRIVATE = b"private, no-cache"
+NO_STORE = b"no-store"
+# What a 304 says of the answer that it stands for (RFC 9110, section 15.4.5).
+OF_NOT_MODIFIED = frozenset([b"etag", CACHE_CONTROL, b"content-location", b"expires", b"vary"])
 
 # Ways in which a request may come by its answer.
 OUTCOMES = (
@@ -100,14 +115,25 @@ class SharedReads:
     a canonical request, made of the key and nothing else: no other header, no cookie, no client address, the host of
     `public_url`. So an answer cannot depend on what is not in its key.
 
-    Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13), and say in `X-Cache` where they come from.
+    Answers get an `ETag` and heed `If-None-Match` (RFC 9110, section 13). `Cache-Control` says what others may do with
+    them, `X-Cache` where they come from, and `Link` which page follows.
     """
 
-    def __init__(self, service: FastAPI, *, public_url: str, max_waiting: int, refusal: Response) -> None:
+    def __init__(
+        self,
+        service: FastAPI,
+        *,
+        public_url: str,
+        max_waiting: int,
+        refusal: Response,
+        checks_credentials: bool = False,
+    ) -> None:
         self._service = service
+        # Whether whoever is let in may read, whatever its credentials are.
+        self._checks_credentials = checks_credentials
         self._max_waiting = max_waiting
         # The answer to a read behind which too many wait already.
-        self.refusal = Answer.of(refusal)
+        self.refusal = Answer.of(refusal).with_default(CACHE_CONTROL, NO_STORE)
         url = urlsplit(public_url)
         self._scheme = url.scheme
         self._host = url.netloc.encode()
@@ -129,7 +155,7 @@ class SharedReads:
         Raises CannotShare.
         """
         self._app = app
-        self._routes = SharedRoutes(self._service.router.routes)
+        self._routes = SharedRoutes(self._service.router.routes, checks_credentials=self._checks_credentials)
         for route, path in self._routes.paths.items():
             route.seen.outcomes = counters_of(path)
         handlers = self._service.exception_handlers.values()
@@ -149,10 +175,13 @@ class SharedReads:
             return
         # As the router does, for those who look at it from outside.
         scope.update(endpoint=route.endpoint, route=route.route)
+        # {% if cookiecutter.observability %}
+        serve_route(self._routes.paths[route])
+        # {% endif %}
         read = None if ALONE in scope else await self._read_of(route, scope)
         if read is None or (answer := await self._answer_to(read)) is None:
             route.seen.outcomes[BYPASS].add()
-            await self._app(scope, receive, partial(send_with_header, send, BYPASS))
+            await self._app(scope, receive, alone(send, scope, route))
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})
@@ -195,6 +224,10 @@ class SharedReads:
 
         Raises Overloaded at once when too many wait already.
         """
+        # {% if cookiecutter.observability %}
+        # A look-up in between belongs to nobody.
+        waiter = follow(waiter)
+        # {% endif %}
         # {% if cookiecutter.caching %}
         if self.cache is not None:
             self.cache.submit(Wanted(read.key, self._places_of(read)), LookUp(self, read, waiter))
@@ -247,6 +280,7 @@ class SharedReads:
         scope = self._canonical_scope(read)
         # It belongs to no client, so it has an id of its own, which the answer to an error names.
         REQUEST_ID.set(uuid7().hex)
+        pages = listen_for_pages()
         try:
             answer = await answer_of(self._app, scope)
         except Exception as error:  # noqa: BLE001 - it is logged with its answer
@@ -255,7 +289,11 @@ class SharedReads:
         foreseen = scope.get("endpoint") is read.route.endpoint
         if not foreseen or answer.is_personal(read.route.headers):
             return None
-        return None if answer.status >= FIRST_ERROR and self._errors_may_be_personal else answer
+        if answer.status >= FIRST_ERROR and self._errors_may_be_personal:
+            return None
+        if answer.status == OK and (link := next_page(read.route, pages, scope["query_string"])):
+            answer = answer.with_default(b"link", link)
+        return answer.with_default(CACHE_CONTROL, cache_control(read.route, answer.status))
 
     async def _answer_to_error(self, error: Exception, scope: Scope) -> Answer:
         async def fail(*_: object) -> None:
@@ -424,7 +462,8 @@ def heed_conditions(scope: Scope, shared: Shared) -> Answer:
     if status == OK:
         for name, value in scope["headers"]:
             if name == b"if-none-match" and matches(value, headers[0][1]):
-                return Answer(NOT_MODIFIED, [headers[0], cache_status], b"")
+                kept = [field for field in headers if field[0] in OF_NOT_MODIFIED]
+                return Answer(NOT_MODIFIED, [*kept, cache_status], b"")
     return Answer(status, [*headers, cache_status], body)
 
 
@@ -447,11 +486,50 @@ def declared_parameters(query: bytes, names: tuple[str, ...] | None) -> str:
 remembered_parameters = lru_cache(maxsize=1024)(declared_parameters)
 
 
-async def send_with_header(send: Send, header: RawHeader, message: Message) -> None:
-    """Send a message, with one more header if it starts a response."""
-    if message["type"] == "http.response.start":
-        message = {**message, "headers": [*message["headers"], header]}
-    await send(message)
+def cache_control(route: SharedRoute, status: int) -> bytes:
+    """Return what others may do with an answer that all who may see it share."""
+    if status >= FIRST_ERROR:
+        return NO_STORE
+    return ASK_BEFORE_USE if route.not_shared >= CREDENTIALS else PRIVATE
+
+
+def next_page(route: SharedRoute, pages: list[str | None], query: bytes) -> bytes | None:
+    """Return the link to the page that follows, for a route with a parameter for it."""
+    if not pages or (route.parameters is not None and CURSOR not in route.parameters):
+        return None
+    link = link_to_next(pages, query.decode("latin-1"))
+    return None if link is None else link.encode()
+
+
+def alone(send: Send, scope: Scope, route: SharedRoute) -> Send:
+    """Return what sends an answer that one client gets alone, with what is said of such an answer."""
+    pages = listen_for_pages()
+    not_modified = False
+
+    async def send_alone(message: Message) -> None:
+        nonlocal not_modified
+        if message["type"] == "http.response.start":
+            status: int = message["status"]
+            answer = Answer(status, [(name.lower(), value) for name, value in message["headers"]], b"")
+            if status == OK and (link := next_page(route, pages, scope["query_string"])):
+                answer = answer.with_default(b"link", link)
+            answer = answer.with_default(CACHE_CONTROL, NO_STORE if status >= FIRST_ERROR else PRIVATE)
+            not_modified = status == OK and names_tag_of(answer, scope)
+            if not_modified:
+                fields = [field for field in answer.headers if not field[0].startswith(b"content-")]
+                answer = Answer(NOT_MODIFIED, fields, b"")
+            message = {**message, "status": answer.status, "headers": [*answer.headers, BYPASS]}
+        elif not_modified:
+            message = {**message, "body": b""}
+        await send(message)
+
+    return send_alone
+
+
+def names_tag_of(answer: Answer, scope: Scope) -> bool:
+    """Whether a request says that it has this answer, where the application has given it an entity tag."""
+    tag = next((value for name, value in answer.headers if name == b"etag"), None)
+    return tag is not None and any(name == b"if-none-match" and matches(value, tag) for name, value in scope["headers"])
 
 
 def matches(if_none_match: bytes, etag: bytes) -> bool:

@@ -42,6 +42,11 @@ def reason_of(message: AbstractIncomingMessage) -> str:
     return "the broker gave it up: " + str(message.headers.get("x-first-death-reason", "unknown"))
 
 
+def code_of(message: AbstractIncomingMessage) -> str:
+    """Return the same for a program: the worker's code, else `gave-up`, because the broker has none."""
+    return str(message.headers.get("x-reason-code", "gave-up"))
+
+
 def rows_in(message: AbstractIncomingMessage) -> list[dict[str, Any]]:
     """Return the rows of a message; its task and its text, as if they were one, where there are no rows in it."""
     try:
@@ -53,7 +58,7 @@ def rows_in(message: AbstractIncomingMessage) -> list[dict[str, Any]]:
     return [{"task": message.headers.get("task"), "body": message.body.decode(errors="replace")}]
 
 
-def in_short(row: dict[str, Any], reason: str) -> str:
+def in_short(row: dict[str, Any], reason: str, _: str) -> str:
     """Return a line for a person."""
     if "id" not in row:
         return f"{row.get('task') or 'unreadable'}  {row.get('body')!r}  {reason}"
@@ -61,19 +66,19 @@ def in_short(row: dict[str, Any], reason: str) -> str:
     return f"{row['id']}  {', '.join(fields)}  {reason}"
 
 
-def in_full(row: dict[str, Any], reason: str) -> str:
+def in_full(row: dict[str, Any], reason: str, code: str) -> str:
     """Return a JSON object with everything that is known."""
-    return json.dumps({**row, "reason": reason})
+    return json.dumps({**row, "reason": reason, "code": code})
 
 
-async def show(url: str, queue: RowQueue, form: Callable[[dict[str, Any], str], str]) -> int:
+async def show(url: str, queue: RowQueue, form: Callable[[dict[str, Any], str, str], str]) -> int:
     """Print a line for every dead row, and return how many messages there are."""
     count = 0
     async with open_queue(url, queue) as (_, dead):
         async for message in messages(dead):
             count += 1
             for row in rows_in(message):
-                print(form(row, reason_of(message)))
+                print(form(row, reason_of(message), code_of(message)))
     return count
 
 

@@ -1,0 +1,29 @@
+"""The header fields that every answer of the application leaves with."""
+
+from starlette.types import Message, Send
+
+NO_CONTENT = 204
+FIRST_ERROR = 400
+READING = ("GET", "HEAD")
+# Of a body that is not there nothing is said (RFC 9110, sections 8.3 and 8.6).
+OF_A_BODY = (b"content-type", b"content-length")
+NO_STORE = (b"cache-control", b"no-store")
+
+
+async def send_finished(send: Send, method: str, message: Message) -> None:
+    """Send a message of an answer to a method.
+
+    Nobody stores an error or the answer to a write, unless the application says otherwise (RFC 9111, section 5.2.2.5).
+    """
+    if message["type"] == "http.response.start":
+        status = message["status"]
+        headers = message["headers"]
+        if status == NO_CONTENT:
+            headers = [field for field in headers if field[0].lower() not in OF_A_BODY]
+        if (status >= FIRST_ERROR or method not in READING) and not any(
+            name.lower() == NO_STORE[0] for name, _ in headers
+        ):
+            headers = [*headers, NO_STORE]
+        if headers is not message["headers"]:
+            message = {**message, "headers": headers}
+    await send(message)
