@@ -1615,8 +1615,8 @@ MUTATIONS += [
     Mutation(
         "a bug of the sharing leaves nobody waiting",
         SERVER,
-        "exc_info=exception)\n        self.cancel()\n",
-        "exc_info=exception)\n",
+        "        REQUEST_ID.reset(before)\n        self.cancel()\n",
+        "        REQUEST_ID.reset(before)\n",
         "highload/test_server.py::test_a_bug_of_the_sharing_itself_is_logged_and_ends_the_connection",
         "TimeoutError",
     ),
