@@ -15,6 +15,8 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 FILES_OF_FEATURES = {
     "caching": [
         "app/highload/reads/cache.py",
+        "observe/prometheus/rules/cache.yml",
+        "observe/prometheus/tests/cache.yml",
         "tests/highload/test_cache.py",
         "tests/highload/test_consistency.py",
         "tests/highload/test_generations.py",
@@ -22,12 +24,15 @@ FILES_OF_FEATURES = {
     ],
     "queued_writes": [
         "app/highload/metrics/port.py",
+        "app/highload/tracing/tasks.py",
+        "app/highload/worker.py",
         "app/highload/writes/dead_letters.py",
         "app/highload/writes/publisher.py",
         "app/highload/writes/queue.py",
         "app/highload/writes/queued.py",
-        "app/highload/worker.py",
         "app/tasks.py",
+        "observe/prometheus/rules/queue.yml",
+        "observe/prometheus/tests/queue.yml",
         "tests/highload/releases.py",
         "tests/highload/test_delivery_limit.py",
         "tests/highload/test_publisher.py",
@@ -36,12 +41,37 @@ FILES_OF_FEATURES = {
         "tests/highload/worker.py",
         "tests/queues.py",
         "tests/test_items_queue.py",
+        "tests/test_items_queue_tracing.py",
     ],
     "observability": [
+        "app/highload/tracing/__init__.py",
+        "app/highload/tracing/collector.py",
+        "app/highload/tracing/sampling.py",
+        "app/highload/tracing/spans.py",
+        "app/highload/tracing/tasks.py",
         "app/tracing.py",
-        "tests/test_tracing.py",
+        "docs/runbook.md",
+        "observe/Dockerfile",
+        "observe/grafana/dashboards/dashboards.yml",
+        "observe/grafana/dashboards/service.json",
+        "observe/grafana/datasources/prometheus.yml",
+        "observe/prometheus/prometheus.yml",
+        "observe/prometheus/rules/cache.yml",
+        "observe/prometheus/rules/queue.yml",
+        "observe/prometheus/rules/service.yml",
+        "observe/prometheus/tests/cache.yml",
+        "observe/prometheus/tests/queue.yml",
+        "observe/prometheus/tests/service.yml",
+        "tests/collector.py",
+        "tests/highload/test_tracing.py",
+        "tests/test_items_queue_tracing.py",
+        "tests/test_items_tracing.py",
+        "tests/test_observe.py",
     ],
 }
+# JSON has no comments, so tags cannot take out a part of the dashboard.
+DASHBOARD = Path("observe/grafana/dashboards/service.json")
+ROWS_OF_FEATURES = {"caching": "Cache", "queued_writes": "Queue"}
 
 ONE, MANY = ANSWERS["resource"], ANSWERS["resource_plural"]
 
@@ -85,7 +115,29 @@ def remove_files_of_features_that_are_off(rendered: set[Path]) -> None:
     for feature, paths in FILES_OF_FEATURES.items():
         if not ANSWERS[feature]:
             for path in rendered.intersection(map(Path, paths)):
-                path.unlink()
+                # A file of two features that are off is gone already.
+                path.unlink(missing_ok=True)
+                # A directory that is not empty stays.
+                with contextlib.suppress(OSError):
+                    for directory in path.parents:
+                        directory.rmdir()
+    if DASHBOARD in rendered and DASHBOARD.exists():
+        text = without_rows_of_features_that_are_off(DASHBOARD.read_text(encoding="utf-8"))
+        DASHBOARD.write_text(text, encoding="utf-8", newline="\n")
+
+
+def without_rows_of_features_that_are_off(text: str) -> str:
+    """Return the dashboard without the panels, from one row to the next, of what the variant does not have."""
+    dashboard = json.loads(text)
+    off = {title for feature, title in ROWS_OF_FEATURES.items() if not ANSWERS[feature]}
+    kept, row, gap = [], dashboard["panels"][0], 0
+    for panel in dashboard["panels"]:
+        if panel["type"] == "row":
+            gap += (row["title"] in off) * (panel["gridPos"]["y"] - row["gridPos"]["y"])
+            row = panel
+        if row["title"] not in off:
+            kept.append(panel | {"gridPos": panel["gridPos"] | {"y": panel["gridPos"]["y"] - gap}})
+    return json.dumps(dashboard | {"panels": kept}, indent=2, ensure_ascii=False) + "\n"
 
 
 def name_the_resource(rendered: set[Path]) -> str | None:

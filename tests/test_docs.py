@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_drills, test_lint, test_load, test_render, test_stack, test_supply, test_variants
+from tests import test_drills, test_lint, test_load, test_observe, test_render, test_stack, test_supply, test_variants
 from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
 from tests.variants import ROOT, TEMPLATE, core_variants, render
@@ -33,6 +33,10 @@ EXECUTED_ELSEWHERE = {
     test_variants.ORIGINAL_COMMAND: test_variants.test_the_variant_boots_and_serves,
     "docker compose up --build -d --wait": test_stack.test_an_item_lives_and_dies,
     "docker compose down -v": test_stack.stack,
+    test_observe.UP: test_observe.stack,
+    test_observe.BUILD: test_observe.test_promtool_accepts_the_rules_and_their_cases,
+    test_observe.CHECK: test_observe.test_promtool_accepts_the_rules_and_their_cases,
+    test_observe.DOWN: test_observe.stack_of,
 }
 
 

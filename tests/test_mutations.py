@@ -772,7 +772,7 @@ MUTATIONS = [
     Mutation(
         "what the database fills is shown",
         "app/highload/resource.py",
-        "            self.shows_what_the_database_fills = True\n",
+        "            self.shows_what_the_database_makes = True\n",
         "            pass\n",
         "highload/test_resource.py::test_the_database_fills_a_column_and_the_answer_shows_it",
         "ranked",
@@ -861,6 +861,30 @@ MUTATIONS = [
         "highload/test_resource.py::test_what_is_too_long_in_an_array_is_refused_and_not_cut[PostgreSQL]",
         "DID NOT RAISE",
         DATABASE,
+    ),
+    Mutation(
+        "an alert asks for what is exposed",
+        "observe/prometheus/rules/queue.yml",
+        "highload_fallbacks_total",
+        "highload_fallback_total",
+        "test_observe.py::test_every_expression_asks_for_what_is_there",
+        "('highload_fallback_total', 'sum(increase(",
+    ),
+    Mutation(
+        "a panel sums by labels that are exposed",
+        "observe/grafana/dashboards/service.json",
+        "sum by (http_response_status_code)",
+        "sum by (status)",
+        "test_observe.py::test_every_expression_asks_for_what_is_there",
+        "'status'",
+    ),
+    Mutation(
+        "an alert has an entry in the runbook",
+        "docs/runbook.md",
+        "## DeadLetters\n",
+        "## Other letters\n",
+        "test_observe.py::test_every_alert_has_its_entry_in_the_runbook",
+        "'DeadLetters'",
     ),
     Mutation(
         "each request on the connection is counted",
@@ -1185,8 +1209,8 @@ MUTATIONS += [
     Mutation(
         "an error handler of the user sees the request itself",
         SHARING,
-        "        return None if answer.status >= FIRST_ERROR and self._errors_may_be_personal else answer\n",
-        "        return answer\n",
+        "        if answer.status >= FIRST_ERROR and self._errors_may_be_personal:\n            return None\n",
+        "",
         "highload/test_sharing.py::test_an_error_handler_of_the_user_sees_the_request_itself",
         "== ['de', 'fr']",
     ),
@@ -1218,8 +1242,10 @@ MUTATIONS += [
         "the middleware of a user runs for shared reads on the long way",
         "app/highload/service.py",
         "            *added,\n            Middleware(HeadAsGet, router=self.router),\n"
+        "            Middleware(Expectations, router=self.router),\n"
         "            Middleware(SharedReadsLayer, reads=self.reads),\n",
         "            Middleware(HeadAsGet, router=self.router),\n"
+        "            Middleware(Expectations, router=self.router),\n"
         "            Middleware(SharedReadsLayer, reads=self.reads),\n            *added,\n",
         "highload/test_sharing.py::test_each_client_gets_its_own_request_id[long way-no Redis]",
         "'client 0'",
@@ -1263,16 +1289,16 @@ MUTATIONS += [
     Mutation(
         "the last answer of a connection says so",
         SERVER,
-        "        if not cycle.keep_alive or self.flow.write_paused or service.admission.full:\n",
-        "        if self.flow.write_paused or service.admission.full:\n",
+        "        if not cycle.keep_alive or self.flow.write_paused or service.admission.full or",
+        "        if self.flow.write_paused or service.admission.full or",
         ANSWERS,
         "Outcome(answe...",
     ),
     Mutation(
         "shared answers that nobody reads do not pile up",
         SERVER,
-        "        if not cycle.keep_alive or self.flow.write_paused or service.admission.full:\n",
-        "        if not cycle.keep_alive or service.admission.full:\n",
+        "        if not cycle.keep_alive or self.flow.write_paused or service.admission.full or",
+        "        if not cycle.keep_alive or service.admission.full or",
         "highload/test_server.py::test_answers_that_nobody_reads_do_not_pile_up",
         "TimeoutError",
     ),
@@ -1303,8 +1329,8 @@ MUTATIONS += [
     Mutation(
         "a full service shares no read",
         SERVER,
-        " or self.flow.write_paused or service.admission.full:\n",
-        " or self.flow.write_paused:\n",
+        " or self.flow.write_paused or service.admission.full or",
+        " or self.flow.write_paused or",
         FULL + "[GET /notes, at first]",
         "assert [200] == [503]",
     ),
@@ -1394,8 +1420,8 @@ MUTATIONS += [
     Mutation(
         "another host is refused on the short way",
         SERVER,
-        "        if service.hosts.refusal(scope):\n            return False\n",
-        "",
+        " or service.hosts.refusal(scope):\n",
+        ":\n",
         "highload/test_server_differential.py::test_another_host_is_refused_on_both_ways",
         "assert 0 == (14 - 6)",
     ),
@@ -1589,8 +1615,8 @@ MUTATIONS += [
     Mutation(
         "a bug of the sharing leaves nobody waiting",
         SERVER,
-        "exc_info=exception)\n        self.cancel()\n",
-        "exc_info=exception)\n",
+        "        REQUEST_ID.reset(before)\n        self.cancel()\n",
+        "        REQUEST_ID.reset(before)\n",
         "highload/test_server.py::test_a_bug_of_the_sharing_itself_is_logged_and_ends_the_connection",
         "TimeoutError",
     ),

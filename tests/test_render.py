@@ -40,7 +40,12 @@ MODULES_OF_FEATURES = {
 VARIABLES_OF_FEATURES = {
     "caching": {"REDIS_URL", "CACHE_TTL", "REDIS_PASSWORD"},
     "queued_writes": {"BROKER_URL", "RABBITMQ_PASSWORD", "WORKER_CONCURRENCY"},
-    "observability": {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER_ARG"},
+    "observability": {
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_TRACES_SAMPLER_ARG",
+        "GRAFANA_PASSWORD",
+        "OBSERVER_PASSWORD",
+    },
 }
 
 

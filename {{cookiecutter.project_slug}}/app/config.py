@@ -30,6 +30,7 @@ from app.highload.secret_files import SecretFiles
 # What this service calls itself: in its database, its cache and its queues, which it may share with other services.
 NAME = "{{ cookiecutter.project_slug }}"
 FOR_GUNICORN = {
+    "environment",
     "web_concurrency",
     "graceful_timeout",
     "client_timeout",
@@ -43,6 +44,8 @@ EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
 MOST_WORKERS = 64
 
 logger = logging.getLogger(__name__)
+# Settings are read before it is known how to log. What they say then, each worker says once more.
+logger.addHandler(logging.NullHandler())
 
 
 class ConfigurationError(Exception):
@@ -148,6 +151,13 @@ class Settings(BaseSettings):
     worker_concurrency: PositiveInt = 2
     worker_replicas: PositiveInt = 3
     metrics_port: int = Field(default=9100, ge=0, le=65_535)
+    # {% endif %}
+    # {% if cookiecutter.observability %}
+
+    otel_exporter_otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+\S*$")] | None = None
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    otel_traces_sampler: Literal["parentbased_traceidratio"] = "parentbased_traceidratio"
+    otel_traces_sampler_arg: float = Field(default=0.01, ge=0, le=1)
     # {% endif %}
 
     # Below what `auto` depends on.
@@ -270,6 +280,11 @@ class Settings(BaseSettings):
                 "or raise max_connections in PostgreSQL and DB_MAX_CONNECTIONS"
             )
         return self
+
+
+def configure_log(settings: Settings) -> None:
+    """Let this process log as the settings say."""
+    logs.configure(settings.log_level, settings.log_format, quotes=not settings.production)
 
 
 def load_settings() -> Settings:

@@ -8,8 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app import crud, db
-from app.config import NAME, Settings, load_settings
-from app.highload import logs
+from app.config import NAME, Settings, configure_log, load_settings
 from app.highload.http import health, metrics
 from app.highload.http.access import Access
 from app.highload.repository import Storage
@@ -21,6 +20,11 @@ from app.highload.writes.publisher import open_publisher
 
 # {%- endif +%}
 from app.routes import items
+
+# {%- if cookiecutter.observability +%}
+from app.tracing import open_traces, sampling
+
+# {%- endif +%}
 
 # Whoever asks for these needs no API key and may name any host.
 OPEN = [health.LIVEZ, health.READYZ, metrics.METRICS]
@@ -37,7 +41,7 @@ def create_app(settings: Settings) -> Service:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        logs.configure(settings.log_level, settings.log_format)
+        configure_log(settings)
         logger.info("It answers for these hosts: %s.", ", ".join(settings.hosts))
         for sentence in settings.warnings:
             logger.warning(sentence)
@@ -45,6 +49,9 @@ def create_app(settings: Settings) -> Service:
             level = logging.WARNING if access.keys is None else logging.INFO
             logger.log(level, "The service is %s.", access.in_words())
         async with AsyncExitStack() as stack:
+            # {% if cookiecutter.observability %}
+            await stack.enter_async_context(open_traces(settings))
+            # {% endif %}
             database = await stack.enter_async_context(db.open_database(settings, pool_size=settings.db_pool_size))
             schema = Schema(database, db.ALEMBIC)
             await schema.warn()
@@ -80,6 +87,9 @@ def create_app(settings: Settings) -> Service:
         allowed_hosts=settings.hosts,
         any_host=OPEN,
         root_path=settings.root_path,
+        # {% if cookiecutter.observability %}
+        sampling=sampling(settings, never=OPEN),
+        # {% endif %}
     )
     app.include_flat(items.router)
     app.include_flat(health.router)

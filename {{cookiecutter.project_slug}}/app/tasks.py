@@ -3,18 +3,28 @@
 import os
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from celery import Celery
 from celery.signals import setup_logging
 
 from app import crud, db
-from app.config import NAME, load_settings
-from app.highload import logs, worker
+from app.config import NAME, configure_log, load_settings
+from app.highload import worker
 from app.highload.repository import Storage
 from app.highload.resource import Message
 from app.highload.schema import Schema
+
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.tasks import trace_tasks
+
+# {%- endif +%}
 from app.highload.writes import dead_letters
+
+# {%- if cookiecutter.observability +%}
+from app.tracing import open_traces
+
+# {%- endif +%}
 
 settings = load_settings()
 
@@ -27,21 +37,24 @@ celery.conf.update(worker.reliable(db.QUEUE), worker_concurrency=settings.worker
 @setup_logging.connect
 def set_up_logging(**_: object) -> None:
     """Log as the API does; Celery then sets up nothing of its own."""
-    logs.configure(settings.log_level, settings.log_format)
+    configure_log(settings)
 
 
 @asynccontextmanager
 async def open_storage() -> AsyncGenerator[Storage]:
     """Open what a worker process needs, and close it."""
-    async with db.open_database(settings, pool_size=1) as database:
+    async with AsyncExitStack() as stack:
+        # {% if cookiecutter.observability %}
+        await stack.enter_async_context(open_traces(settings))
+        trace_tasks()
+        # {% endif %}
+        database = await stack.enter_async_context(db.open_database(settings, pool_size=1))
         await Schema(database, db.ALEMBIC).warn()
         # A message bounds how many rows wait here.
         storage = Storage(database, name=NAME, max_waiting=sys.maxsize)
         # {% if cookiecutter.caching %}
         if settings.redis_url:
-            async with db.open_response_cache(settings.redis_url, settings) as storage.cache:
-                yield storage
-            return
+            storage.cache = await stack.enter_async_context(db.open_response_cache(settings.redis_url, settings))
         # {% endif %}
         yield storage
 

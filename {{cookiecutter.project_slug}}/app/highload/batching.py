@@ -9,6 +9,11 @@ from typing import Protocol
 
 from app.highload.metrics.instruments import counter, histogram
 
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.spans import follow, in_span
+
+# {%- endif +%}
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,6 +28,9 @@ class Flushes:
     """What is counted of the flushes of one kind."""
 
     def __init__(self, kind: str) -> None:
+        # {% if cookiecutter.observability %}
+        self.kind = kind
+        # {% endif %}
         self.size = histogram("highload_flush_size", "Entries that share a flush.", SIZES, kind=kind)
         self.failures = counter("highload_flush_failures_total", "Flushes that failed as a whole.", kind=kind)
 
@@ -64,6 +72,9 @@ class Batcher[K, V]:
     A caller joins only a flush that has not begun yet, so whatever happened before the call is visible to its flush.
     A flush belongs to no caller: it runs in an empty context, so no context variable of one of them reaches the others.
     It is counted in `flushes`.
+    # {% if cookiecutter.observability %}
+    Where callers are traced, so is the flush.
+    # {% endif %}
     """
 
     def __init__(
@@ -101,6 +112,9 @@ class Batcher[K, V]:
         """
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded
+        # {% if cookiecutter.observability %}
+        waiter = follow(waiter)
+        # {% endif %}
         self._waiting.append((entry, waiter))
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().create_task(self._flush_all(), context=Context())
@@ -131,7 +145,11 @@ class Batcher[K, V]:
         self._flushes.size.observe(len(batch))
         results: Sequence[V | Exception]
         try:
-            results = await self._send([entry for entry, _ in batch])
+            send = self._send
+            # {% if cookiecutter.observability %}
+            send = in_span(f"flush {self._flushes.kind}", send, [waiter for _, waiter in batch])
+            # {% endif %}
+            results = await send([entry for entry, _ in batch])
         except self._content_errors as error:
             if len(batch) > 1:
                 for single in batch:

@@ -36,12 +36,18 @@ from app.highload.http.finishing import NO_STORE
 from app.highload.http.problems import problem
 from app.highload.http.request_id import FIELD, KEY, request_id_of
 from app.highload.http.security_headers import SecurityHeaders
+from app.highload.logs import REQUEST_ID
 from app.highload.metrics.instruments import SECONDS
 from app.highload.metrics.refusals import WAITING
 from app.highload.reads.answers import Answer, RawHeader
 from app.highload.reads.shared import NOT_SHARED
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
 from app.highload.service import Service
+
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.sampling import traced_by_client
+
+# {%- endif +%}
 
 logger = logging.getLogger(__name__)
 
@@ -236,11 +242,9 @@ class Connection(HttpToolsProtocol):
 
     def _share(self, cycle: RequestResponseCycle, service: Service) -> bool:
         """Begin with a read that may be shared, or leave the request to the application."""
-        if not cycle.keep_alive or self.flow.write_paused or service.admission.full:
-            return False
         scope = cast(Scope, cycle.scope)
         service.place(scope)
-        if service.hosts.refusal(scope):
+        if not cycle.keep_alive or self.flow.write_paused or service.admission.full or service.hosts.refusal(scope):
             return False
         access = service.access
         if access is not None:
@@ -249,6 +253,10 @@ class Connection(HttpToolsProtocol):
             refusal = access.ask(scope)
             if refusal is not None:
                 return self._refuse(cycle, service, refusal)
+        # {% if cookiecutter.observability %}
+        if service.sampling is not None and traced_by_client(scope):
+            return False
+        # {% endif %}
         read = service.reads.read_at_once(scope, self._see_client)
         if read is None:
             return False
@@ -346,7 +354,10 @@ class SharedRead:
             WAITING.add()
             self._send(self._service.reads.refusal)
             return
+        # Here the log names the run that others share.
+        before = REQUEST_ID.set(cast(Scope, self._cycle.scope)[KEY].decode())
         self._connection.logger.error("Exception in ASGI application", exc_info=exception)
+        REQUEST_ID.reset(before)
         self.cancel()
 
     def cancel(self, **_: object) -> None:
@@ -417,6 +428,20 @@ def head_of(answer: Answer, server_headers: Sequence[RawHeader], security: bytes
 def is_trusted_proxy(app: ASGIApp, client: tuple[str, int] | None) -> bool:
     """Whether Uvicorn believes a peer what it says of its clients."""
     return isinstance(app, ProxyHeadersMiddleware) and client is not None and client[0] in app.trusted_hosts
+
+
+class Proxies(ProxyHeadersMiddleware):
+    """Uvicorn's middleware, for its own protocols: it takes over the id that a trusted proxy gave to a request, too."""
+
+    def __init__(self, middleware: ProxyHeadersMiddleware) -> None:
+        self.app = middleware.app
+        self.trusted_hosts = middleware.trusted_hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve a request."""
+        if scope["type"] == "http" and is_trusted_proxy(cast(ASGIApp, self), scope["client"]):
+            scope[KEY] = request_id_of(scope["headers"], trusted=True)
+        await super().__call__(scope, receive, send)
 
 
 def see_client_behind(app: ASGIApp) -> Callable[[Scope], None]:
@@ -512,8 +537,12 @@ def changed_call(kind: type[Service]) -> str | None:
     return None
 
 
-def writes_telemetry(app: FastAPI) -> bool:
+def writes_telemetry(app: Service) -> bool:
     """Whether FastAPI's own telemetry looks at each request; an unknown release is taken for one that does."""
+    # {% if cookiecutter.observability %}
+    if app.sampling is not None:
+        return False
+    # {% endif %}
     telemetry = getattr(app, "_native_telemetry", None)
     return telemetry is None or telemetry.enabled()
 
@@ -531,8 +560,11 @@ class GracefulServer(Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Begin to accept."""
+        is_ours = issubclass(cast(Any, self.config.http_protocol_class), Connection)
+        if not is_ours and isinstance(self.config.loaded_app, ProxyHeadersMiddleware):
+            self.config.loaded_app = Proxies(self.config.loaded_app)
         await super().startup(sockets)
-        if issubclass(cast(Any, self.config.http_protocol_class), Connection):
+        if is_ours:
             self._watching = asyncio.create_task(self._deadlines.watch())
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:

@@ -30,6 +30,11 @@ from app.highload.outside import ANY
 from app.highload.reads.shared import CannotShare
 from app.highload.reads.sharing import SharedReads, SharedReadsLayer
 
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.sampling import Sampling
+
+# {%- endif +%}
+
 NOT_STARTED = (
     "The service has not started, so nothing is open: let the server run its lifespan; in a test, write "
     "`with TestClient(app) as client:`."
@@ -50,6 +55,9 @@ class Service(FastAPI):
     a proxy shows the service; it is in front of each path of a request, or the proxy has taken it off.
 
     All other options are FastAPI's.
+    # {% if cookiecutter.observability %}
+    `sampling` decides which requests FastAPI's telemetry traces; without it, the telemetry is as FastAPI sets it up.
+    # {% endif %}
     """
 
     def __init__(
@@ -64,10 +72,21 @@ class Service(FastAPI):
         allowed_hosts: Collection[str] = (ANY,),
         any_host: Collection[str] = (),
         root_path: str = "",
+        # {% if cookiecutter.observability %}
+        sampling: Sampling | None = None,
+        # {% endif %}
         **options: Any,
     ) -> None:
+        # {% if cookiecutter.observability %}
+        if sampling is not None:
+            exclude = sampling.leaves_out
+            options["telemetry"] = {"operation_spans": False, "metrics": False, "logs": False, "exclude": exclude}
+        # {% endif %}
         super().__init__(**options)
         self._below = root_path
+        # {% if cookiecutter.observability %}
+        self.sampling = sampling
+        # {% endif %}
         self._max_body_bytes = max_body_bytes
         self._started = False
         self._own_stack: ASGIApp | None = None

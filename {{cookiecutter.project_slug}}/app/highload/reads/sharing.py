@@ -13,6 +13,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid7
 
 from app.highload.batching import Batcher, Flushes, Overloaded, Waiter
 
@@ -20,6 +21,7 @@ from app.highload.batching import Batcher, Flushes, Overloaded, Waiter
 from app.highload.generations import NO_KEY, Announced, listen, unnamed
 
 # {%- endif +%}
+from app.highload.logs import REQUEST_ID
 from app.highload.metrics.instruments import Counter, counter
 from app.highload.metrics.refusals import WAITING
 from app.highload.pagination import CURSOR, link_to_next, listen_for_pages
@@ -31,6 +33,11 @@ from app.highload.reads.cache import Found, ResponseCache, Wanted
 # {%- endif +%}
 from app.highload.reads.dependencies import GRANTED, Granted, Guard
 from app.highload.reads.shared import CREDENTIALS, SharedRoute, SharedRoutes
+
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.spans import follow, serve_route
+
+# {%- endif +%}
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +175,9 @@ class SharedReads:
             return
         # As the router does, for those who look at it from outside.
         scope.update(endpoint=route.endpoint, route=route.route)
+        # {% if cookiecutter.observability %}
+        serve_route(self._routes.paths[route])
+        # {% endif %}
         read = None if ALONE in scope else await self._read_of(route, scope)
         if read is None or (answer := await self._answer_to(read)) is None:
             route.seen.outcomes[BYPASS].add()
@@ -214,6 +224,10 @@ class SharedReads:
 
         Raises Overloaded at once when too many wait already.
         """
+        # {% if cookiecutter.observability %}
+        # A look-up in between belongs to nobody.
+        waiter = follow(waiter)
+        # {% endif %}
         # {% if cookiecutter.caching %}
         if self.cache is not None:
             self.cache.submit(Wanted(read.key, self._places_of(read)), LookUp(self, read, waiter))
@@ -264,6 +278,8 @@ class SharedReads:
         Return None when it may differ from what the application answers to one of the requests themselves.
         """
         scope = self._canonical_scope(read)
+        # It belongs to no client, so it has an id of its own, which the answer to an error names.
+        REQUEST_ID.set(uuid7().hex)
         pages = listen_for_pages()
         try:
             answer = await answer_of(self._app, scope)

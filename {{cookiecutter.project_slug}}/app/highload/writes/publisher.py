@@ -15,6 +15,11 @@ from pydantic_core import to_json
 
 from app.highload.metrics.instruments import Counter, counter
 from app.highload.resource import Resource, Row
+
+# {%- if cookiecutter.observability +%}
+from app.highload.tracing.spans import headers_of_message
+
+# {%- endif +%}
 from app.highload.writes.queue import DEAD_LETTER_ARGUMENTS, RowQueue
 
 logger = logging.getLogger(__name__)
@@ -69,13 +74,17 @@ class Publisher:
 
         Raises BrokerUnavailable within the deadline; the call may have arrived nevertheless.
         """
+        message = task_message(task, *arguments)
+        # {% if cookiecutter.observability %}
+        message.headers.update(headers_of_message())
+        # {% endif %}
         exchange = self._exchange
         loop = asyncio.get_running_loop()
         if exchange is None or loop.time() < self._cool_until:
             raise BrokerUnavailable
         try:
             async with asyncio.timeout(self._deadline):
-                await exchange.publish(task_message(task, *arguments), routing_key=self._queue.name)
+                await exchange.publish(message, routing_key=self._queue.name)
         except BROKER_ERRORS as error:
             raise_if_cancelled(error)
             (REFUSED if isinstance(error, DeliveryError) else UNCLEAR).add()
