@@ -97,7 +97,9 @@ backlog = 2048
 keepalive = 75
 graceful_timeout = settings["graceful_timeout"]
 loglevel = settings["log_level"]
-logconfig_dict = logs["configuration"](settings["log_level"], settings["log_format"])
+logconfig_dict = logs["configuration"](
+    settings["log_level"], settings["log_format"], quotes=settings["environment"] != "production"
+)
 forwarded_allow_ips = settings["forwarded_allow_ips"]
 # The heartbeat is a file: in memory no slow disk can make a worker look dead.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108

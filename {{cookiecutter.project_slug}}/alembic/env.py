@@ -8,9 +8,8 @@ from alembic import context
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from app.config import ConfigurationError, Settings, load_settings
+from app.config import ConfigurationError, Settings, configure_log, load_settings
 from app.db import create_engine
-from app.highload import logs
 from app.highload.migrations import OPTIONS, one_transaction, refuse_to_upgrade_without_revisions
 from app.models import Base
 
@@ -54,7 +53,7 @@ def main() -> None:
     """Migrate, or with `--sql` print what would migrate, which needs no server."""
     refuse_to_upgrade_without_revisions()
     settings = load_settings()
-    logs.configure(settings.log_level, settings.log_format)
+    configure_log(settings)
     if context.is_offline_mode():
         run(url=settings.database_url, literal_binds=True)
     else:

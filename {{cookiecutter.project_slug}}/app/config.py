@@ -30,6 +30,7 @@ from app.highload.secret_files import SecretFiles
 # What this service calls itself: in its database, its cache and its queues, which it may share with other services.
 NAME = "{{ cookiecutter.project_slug }}"
 FOR_GUNICORN = {
+    "environment",
     "web_concurrency",
     "graceful_timeout",
     "client_timeout",
@@ -43,6 +44,8 @@ EMBEDDED_DATABASE_URL = "sqlite+aiosqlite:///items.db"
 MOST_WORKERS = 64
 
 logger = logging.getLogger(__name__)
+# Settings are read before it is known how to log. What they say then, each worker says once more.
+logger.addHandler(logging.NullHandler())
 
 
 class ConfigurationError(Exception):
@@ -277,6 +280,11 @@ class Settings(BaseSettings):
                 "or raise max_connections in PostgreSQL and DB_MAX_CONNECTIONS"
             )
         return self
+
+
+def configure_log(settings: Settings) -> None:
+    """Let this process log as the settings say."""
+    logs.configure(settings.log_level, settings.log_format, quotes=not settings.production)
 
 
 def load_settings() -> Settings:

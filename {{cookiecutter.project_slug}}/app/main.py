@@ -8,8 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app import crud, db
-from app.config import NAME, Settings, load_settings
-from app.highload import logs
+from app.config import NAME, Settings, configure_log, load_settings
 from app.highload.http import health, metrics
 from app.highload.http.access import Access
 from app.highload.repository import Storage
@@ -42,7 +41,7 @@ def create_app(settings: Settings) -> Service:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
-        logs.configure(settings.log_level, settings.log_format)
+        configure_log(settings)
         logger.info("It answers for these hosts: %s.", ", ".join(settings.hosts))
         for sentence in settings.warnings:
             logger.warning(sentence)

@@ -9,8 +9,8 @@ from celery import Celery
 from celery.signals import setup_logging
 
 from app import crud, db
-from app.config import NAME, load_settings
-from app.highload import logs, worker
+from app.config import NAME, configure_log, load_settings
+from app.highload import worker
 from app.highload.repository import Storage
 from app.highload.resource import Message
 from app.highload.schema import Schema
@@ -37,7 +37,7 @@ celery.conf.update(worker.reliable(db.QUEUE), worker_concurrency=settings.worker
 @setup_logging.connect
 def set_up_logging(**_: object) -> None:
     """Log as the API does; Celery then sets up nothing of its own."""
-    logs.configure(settings.log_level, settings.log_format)
+    configure_log(settings)
 
 
 @asynccontextmanager

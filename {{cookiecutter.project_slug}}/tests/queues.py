@@ -16,6 +16,9 @@ from app.highload.writes.publisher import open_publisher
 from app.highload.writes.queue import RowQueue
 from tests.waiting import PATIENCE
 
+# What Celery says of a test that runs as root.
+WARN_NOT_OF_ROOT = {"PYTHONWARNINGS": "ignore:You're running the worker"}
+
 
 async def ask_broker(url: str) -> None:
     """Connect to a broker as the service does, and ask it for something."""
@@ -64,7 +67,7 @@ def run_worker(module: str, log: Path, **variables: str) -> Iterator[subprocess.
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--without-gossip", "--without-mingle", "--hostname", f"{log.stem}@%h"],
-            env={**os.environ, "WORKER_CONCURRENCY": "2", **variables},
+            env={**os.environ, **WARN_NOT_OF_ROOT, "WORKER_CONCURRENCY": "2", **variables},
             stdout=output,
             stderr=subprocess.STDOUT,
         )

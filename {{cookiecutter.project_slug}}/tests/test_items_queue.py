@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx2
 import pytest
+from aio_pika import Message, connect
 from sqlalchemy import select
 
 from app.config import NAME
@@ -21,11 +23,22 @@ from app.models import Item
 from app.schemas import ItemCreate
 from tests.conftest import PROJECT, Serve, in_database, stack_url
 from tests.proxy import proxied
-from tests.queues import queue_sizes, renew_queues, run_worker
+from tests.queues import logged, queue_sizes, renew_queues, run_worker
 from tests.waiting import PATIENCE, eventually
 
 NEW = {"name": "x", "description": "y"}
 UNSTORABLE = "x" * 256
+MARK = "what-a-client-sends"
+# Bodies and headers.
+UNUSABLE: list[tuple[str, dict[str, Any]]] = [(MARK, {"task": QUEUE.task, "id": "1"}), (MARK, {}), (f'["{MARK}"]', {})]
+SAID_OF_WHAT_IS_UNUSABLE = [
+    "goes to the dead-letter queue: the database refused a value",
+    "wrong values at 0.id",
+    "cannot read it: KeyError('of_tomorrow')",
+    "Received unregistered task of type 'app.tasks.of_tomorrow' (it is not shown)",
+    "Can't decode message body (it is not shown)",
+    "Received and deleted unknown message",
+]
 
 
 def new_item(name: str) -> Row:
@@ -87,6 +100,30 @@ async def test_queued_items_arrive_through_the_worker(
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {"INFO"} == {line["level"] for line in lines}
     assert await queue_sizes(broker_url, QUEUE) == (0, 0)
+
+
+async def test_a_worker_logs_nothing_of_what_it_cannot_use(
+    postgresql_url: str, broker_url: str, tmp_path: Path
+) -> None:
+    """A row that is refused, rows and tasks that it does not know, and what is no task at all."""
+    log = tmp_path / "worker.log"
+    settings = {"DATABASE_URL": postgresql_url, "BROKER_URL": broker_url, "LOG_FORMAT": "json", "LOG_LEVEL": "debug"}
+    async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publisher:
+        await publisher(ITEMS, [new_item(f"{MARK}\0")])
+        await publisher.send(QUEUE.task, {**ITEMS.message([new_item("x")]), "rows": json.dumps([{"id": MARK}])})
+        await publisher.send(QUEUE.task, {"resource": "of_tomorrow"})
+        await publisher.send("app.tasks.of_tomorrow", MARK)
+    async with await connect(broker_url) as connection:
+        channel = await connection.channel()
+        for body, headers in UNUSABLE:
+            sent = Message(body.encode(), content_type="application/json", content_encoding="utf-8", headers=headers)
+            await channel.default_exchange.publish(sent, routing_key=QUEUE.name)
+    with run_worker("app.tasks", log, **settings):
+        for words in SAID_OF_WHAT_IS_UNUSABLE:
+            await eventually(partial(logged, log, words))
+    assert MARK not in log.read_text()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"app.highload.worker", "celery.worker.consumer.consumer"} <= {line["logger"] for line in lines}
 
 
 async def queues(client: httpx2.AsyncClient) -> bool:

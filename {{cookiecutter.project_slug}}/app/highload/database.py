@@ -55,16 +55,18 @@ class DatabaseUnavailable(Exception):
 
 
 class ContentRefused(Exception):
-    """The database refused the values of a statement; the message is the database's own.
+    """The database refused the values of a statement.
 
     `reason` is for programs: a word for the kind of the refusal. `constraint` is the constraint or the column that the
-    database names, or "". Neither tells anything about a row.
+    database names, or "". None of them, nor the message, tells anything about a row. `words` are the database's
+    own, which may quote a value.
     """
 
     reason = "value-refused"
 
-    def __init__(self, message: str, constraint: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, words: str, constraint: str = "") -> None:
+        super().__init__("the database refused a value" + (f" ({constraint})" if constraint else ""))
+        self.words = words
         self.constraint = constraint
 
 

@@ -30,7 +30,7 @@ def main() -> None:
         application,
         http=http_protocol(),
         lifespan="on",
-        log_config=configuration("info", "text"),
+        log_config=configuration("info", "text", quotes=True),
         reload=True,
         reload_dirs=[application.partition(".")[0]],
         server_header=False,

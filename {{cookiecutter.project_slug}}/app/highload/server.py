@@ -36,6 +36,7 @@ from app.highload.http.finishing import NO_STORE
 from app.highload.http.problems import problem
 from app.highload.http.request_id import FIELD, KEY, request_id_of
 from app.highload.http.security_headers import SecurityHeaders
+from app.highload.logs import REQUEST_ID
 from app.highload.metrics.instruments import SECONDS
 from app.highload.metrics.refusals import WAITING
 from app.highload.reads.answers import Answer, RawHeader
@@ -353,7 +354,10 @@ class SharedRead:
             WAITING.add()
             self._send(self._service.reads.refusal)
             return
+        # Here the log names the run that others share.
+        before = REQUEST_ID.set(cast(Scope, self._cycle.scope)[KEY].decode())
         self._connection.logger.error("Exception in ASGI application", exc_info=exception)
+        REQUEST_ID.reset(before)
         self.cancel()
 
     def cancel(self, **_: object) -> None:
@@ -424,6 +428,20 @@ def head_of(answer: Answer, server_headers: Sequence[RawHeader], security: bytes
 def is_trusted_proxy(app: ASGIApp, client: tuple[str, int] | None) -> bool:
     """Whether Uvicorn believes a peer what it says of its clients."""
     return isinstance(app, ProxyHeadersMiddleware) and client is not None and client[0] in app.trusted_hosts
+
+
+class Proxies(ProxyHeadersMiddleware):
+    """Uvicorn's middleware, for its own protocols: it takes over the id that a trusted proxy gave to a request, too."""
+
+    def __init__(self, middleware: ProxyHeadersMiddleware) -> None:
+        self.app = middleware.app
+        self.trusted_hosts = middleware.trusted_hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve a request."""
+        if scope["type"] == "http" and is_trusted_proxy(cast(ASGIApp, self), scope["client"]):
+            scope[KEY] = request_id_of(scope["headers"], trusted=True)
+        await super().__call__(scope, receive, send)
 
 
 def see_client_behind(app: ASGIApp) -> Callable[[Scope], None]:
@@ -542,8 +560,11 @@ class GracefulServer(Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Begin to accept."""
+        is_ours = issubclass(cast(Any, self.config.http_protocol_class), Connection)
+        if not is_ours and isinstance(self.config.loaded_app, ProxyHeadersMiddleware):
+            self.config.loaded_app = Proxies(self.config.loaded_app)
         await super().startup(sockets)
-        if issubclass(cast(Any, self.config.http_protocol_class), Connection):
+        if is_ours:
             self._watching = asyncio.create_task(self._deadlines.watch())
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import tempfile
 import threading
 import time
@@ -21,8 +22,10 @@ from celery.signals import (
     worker_process_init,
     worker_process_shutdown,
     worker_ready,
+    worker_shutdown,
 )
 from kombu import Exchange, Queue
+from pydantic import ValidationError
 
 from app.highload.database import ContentRefused, DatabaseUnavailable, MissingReference
 from app.highload.idempotency import IdempotencyKeyReused
@@ -183,6 +186,33 @@ class WorkerProcess:
             ready.set_exception(error)
 
 
+def without_body(record: logging.LogRecord) -> bool:
+    """Leave of what Celery says of a message that it cannot use only what that is called."""
+    template = str(record.msg)
+    if "body" in template:
+        first = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        # The name of a task that nobody knows.
+        name = f" {first}" if isinstance(first, KeyError) else ""
+        sentence = template.strip().partition("\n")[0].partition("%")[0].rstrip(": ")
+        record.msg, record.args, record.exc_info = f"{sentence}{name} (it is not shown)", None, None
+    return True
+
+
+logging.getLogger("celery.worker.consumer.consumer").addFilter(without_body)
+
+
+@worker_init.connect
+def print_nothing(**_: object) -> None:
+    """Keep Celery from printing what it does, beside the log, when a signal comes."""
+    sys.__stdout__ = None  # type: ignore[misc]
+
+
+@worker_shutdown.connect
+def tell_the_end(**_: object) -> None:
+    """Log that the worker was asked to stop."""
+    logger.info("the worker stops")
+
+
 @heartbeat_sent.connect
 def touch_heartbeat_file(**_: object) -> None:
     """Show the container's health check that the worker talks to the broker."""
@@ -200,7 +230,8 @@ def store_message(task: Task[..., None], queue: RowQueue, process: WorkerProcess
         repository = process.repositories[message["resource"]]
         rows = repository.resource.rows_of(message)
     except (LookupError, ValueError) as error:
-        put_off(task, queue, process, message, f"this release cannot read it: {error!r}", code=UNREADABLE)
+        sentence = f"this release cannot read it: {without_values(error)}"
+        put_off(task, queue, process, message, sentence, code=UNREADABLE)
         return
     resource = repository.resource
     refused = process.run_task(lambda: store(repository.direct, rows))
@@ -212,7 +243,9 @@ def store_message(task: Task[..., None], queue: RowQueue, process: WorkerProcess
     for row, reason in refused:
         if not isinstance(reason, MissingReference):
             what = f"row {id_in(row)} of {resource.name}"
-            give_up(task, queue, process, resource.message([row]), reason=str(reason), code=reason.reason, what=what)
+            words = reason.words if isinstance(reason, ContentRefused) else ""
+            single = resource.message([row])
+            give_up(task, queue, process, single, reason=str(reason), code=reason.reason, what=what, words=words)
 
 
 def put_off(
@@ -229,6 +262,13 @@ def put_off(
     process.counters(message.get("resource")).returned.add()
 
 
+def without_values(error: Exception) -> str:
+    """Return what is wrong with a message, without a value of a client."""
+    if isinstance(error, ValidationError):
+        return f"wrong values at {', '.join('.'.join(map(str, part['loc'])) for part in error.errors())}"
+    return repr(error)
+
+
 def give_up(
     task: Task[..., None],
     queue: RowQueue,
@@ -238,14 +278,16 @@ def give_up(
     reason: str,
     code: str,
     what: str,
+    words: str = "",
 ) -> None:
     """Send a message to the dead letters, with the reason for a person and its code for a program.
 
-    The log says of what it is, and shows no value of a client.
+    The log says of what it is, and shows no value of a client. `words` may quote one: the queue, which has the message
+    itself, gets them in place of the reason.
     """
     logger.error("%s goes to the dead-letter queue: %s", what, reason)
     dead = Queue(queue.dead_letters, queue_arguments=DEAD_LETTER_ARGUMENTS)
-    task.apply_async((message,), queue=dead, headers={"x-reason": reason, "x-reason-code": code})
+    task.apply_async((message,), queue=dead, headers={"x-reason": words or reason, "x-reason-code": code})
     process.counters(message.get("resource")).dead_letters.add()
 
 

@@ -568,6 +568,8 @@ class Sent(NamedTuple):
 
 
 ANY = Expected(0, By.EITHER)
+# Of a request: in a header field, and twice in the problem of an unexpected error.
+MADE_ID = re.compile(rb'(?:(?<=x-request-id: )|(?<=request_id":")|(?<=with request_id ))[0-9a-f]{32}\b')
 ANY_TO_HEAD = ANY._replace(to_head=True)
 PLAIN_FIELDS = [field for field in FIELDS if not any(word in field for word in ("Upgrade", "Length", "100-continue"))]
 # Where these are not shared, an error of the application or the application itself ends the connection.
@@ -706,14 +708,14 @@ class Line:
             head = await self._reader.readuntil(b"\r\n\r\n")
             head = re.sub(rb"date: [^\r]*\r\n", b"", head)
             # Each request has one of its own.
-            head = re.sub(rb"x-request-id: [0-9a-f]{32}\r\n", b"x-request-id: any\r\n", head)
+            head = MADE_ID.sub(b"any", head)
             head = re.sub(rb"x-cache: (hit|miss|shared)\r\n", b"x-cache: any\r\n", head)
             status_line, *lines = head.split(b"\r\n")[:-2]
             status = int(status_line.split()[1])
             fields = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)]
             body, content = b"", b""
             if not to_head and status not in (100, 204, 304):
-                body, content = await self._body(dict(fields))
+                body, content = [MADE_ID.sub(b"any", data) for data in await self._body(dict(fields))]
         return Answer(head + body, status, sorted(fields), content)
 
     async def _body(self, fields: dict[bytes, bytes]) -> tuple[bytes, bytes]:

@@ -15,6 +15,7 @@ from app.highload.batching import Overloaded
 from app.highload.database import Conflict, ContentRefused, DatabaseUnavailable, MissingReference
 from app.highload.etags import PreconditionFailed
 from app.highload.idempotency import IdempotencyKeyReused
+from app.highload.logs import REQUEST_ID
 from app.highload.metrics.refusals import WAITING
 
 RETRY_AFTER = {"Retry-After": "1"}
@@ -88,6 +89,7 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[dict[str, Any]] | None = None
+    request_id: str | None = None
 
 
 def problem(
@@ -95,6 +97,7 @@ def problem(
     detail: str,
     *,
     errors: list[dict[str, Any]] | None = None,
+    request_id: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return the response for an error of a type, or for one that its status tells.
@@ -105,6 +108,7 @@ def problem(
         document = Problem(type=kind.uri, title=kind.title, status=kind.status, detail=detail, errors=errors)
     else:
         document = Problem(title=HTTPStatus(kind).phrase, status=kind, detail=detail, errors=errors)
+    document.request_id = request_id
     content = document.model_dump_json(exclude_none=True)
     return Response(content, document.status, headers, media_type="application/problem+json")
 
@@ -221,4 +225,6 @@ async def on_unexpected_error(_: Request, __: Exception) -> Response:
 
 def unexpected_error() -> Response:
     """Return the response for an error that nobody expects."""
-    return problem(500, "The service failed to handle this request; the error is in its log.")
+    own = REQUEST_ID.get()
+    under = "" if own is None else f" with request_id {own}"
+    return problem(500, f"The service failed to handle this request; the error is in its log{under}.", request_id=own)

@@ -13,6 +13,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid7
 
 from app.highload.batching import Batcher, Flushes, Overloaded, Waiter
 
@@ -20,6 +21,7 @@ from app.highload.batching import Batcher, Flushes, Overloaded, Waiter
 from app.highload.generations import NO_KEY, Announced, listen, unnamed
 
 # {%- endif +%}
+from app.highload.logs import REQUEST_ID
 from app.highload.metrics.instruments import Counter, counter
 from app.highload.metrics.refusals import WAITING
 from app.highload.pagination import CURSOR, link_to_next, listen_for_pages
@@ -276,6 +278,8 @@ class SharedReads:
         Return None when it may differ from what the application answers to one of the requests themselves.
         """
         scope = self._canonical_scope(read)
+        # It belongs to no client, so it has an id of its own, which the answer to an error names.
+        REQUEST_ID.set(uuid7().hex)
         pages = listen_for_pages()
         try:
             answer = await answer_of(self._app, scope)
