@@ -934,6 +934,46 @@ MUTATIONS = [
         "test_items_metrics.py::test_no_request_is_lost_or_counted_twice",
         "counts something else",
     ),
+    Mutation(
+        "a flush is linked to all who share it",
+        "app/highload/tracing/spans.py",
+        "        [Link(other) for other in others],\n",
+        "        [],\n",
+        "highload/test_tracing.py::test_a_flush_is_a_child_of_its_first_caller_and_linked_to_the_others",
+        "assert [] == [",
+    ),
+    Mutation(
+        "only a request begins a trace",
+        "app/highload/tracing/collector.py",
+        "Decision.RECORD_AND_SAMPLE if kind is SpanKind.SERVER else Decision.DROP",
+        "Decision.RECORD_AND_SAMPLE",
+        "highload/test_tracing.py::test_only_a_request_begins_a_trace",
+        "work in the background",
+    ),
+    Mutation(
+        "the words of an error are in no span",
+        "app/highload/tracing/spans.py",
+        "        record_exception=False,\n",
+        "",
+        "highload/test_tracing.py::test_the_words_of_an_error_are_in_no_span",
+        "contains one more item",
+    ),
+    Mutation(
+        "reads keep their short way while others are traced",
+        "app/highload/server.py",
+        "    if app.sampling is not None:\n        return False\n",
+        "",
+        "highload/test_tracing.py::test_a_read_takes_the_short_way_unless_its_client_traces_it",
+        "assert [None, ",
+    ),
+    Mutation(
+        "the last spans hold up no end",
+        "app/highload/tracing/collector.py",
+        "        if flushing.is_alive():\n            exporter.shutdown()\n",
+        "",
+        "highload/test_tracing.py::test_the_last_spans_do_not_hold_up_the_end",
+        "assert None is ",
+    ),
 ]
 
 
