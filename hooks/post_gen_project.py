@@ -41,6 +41,7 @@ FILES_OF_FEATURES = {
         "tests/highload/worker.py",
         "tests/queues.py",
         "tests/test_items_queue.py",
+        "tests/test_items_queue_tracing.py",
     ],
     "observability": [
         "app/highload/tracing/__init__.py",
@@ -63,6 +64,7 @@ FILES_OF_FEATURES = {
         "observe/prometheus/tests/service.yml",
         "tests/collector.py",
         "tests/highload/test_tracing.py",
+        "tests/test_items_queue_tracing.py",
         "tests/test_items_tracing.py",
         "tests/test_observe.py",
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import clean_environment, install, make
+from tests.conftest import PATIENCE, clean_environment, install, make
 from tests.variants import render
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_list_of_packages_is_valid_and_names_each_with_its_hashes(full: Path) -> None:
     make(full, "sbom")
     text = (full / "sbom.cdx.json").read_text(encoding="utf-8")
-    tool = [full / ".venv/bin/uv", "tool", "run", "--quiet", "--python", full / ".venv/bin/python"]
+    tool: list[str | Path] = [full / ".venv/bin/uv", "tool", "run", "--quiet", "--python", full / ".venv/bin/python"]
     command = [*tool, "--from", "cyclonedx-bom>=7.5,<8", "python", "-c", VALIDATE]
     done = subprocess.run(command, input=text, env=clean_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -51,8 +51,9 @@ def test_an_audit_is_clean_only_when_everything_was_asked(full: Path) -> None:
     )
     assert re.search(sentence, done.stdout), done.stdout
     # The tool is there now, and its service is not.
-    nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
-    done = make(full, "audit", check=False, UV_OFFLINE="1", **nowhere)
+    nowhere = "http://127.0.0.1:9"
+    proxies = {"HTTPS_PROXY": nowhere, "https_proxy": nowhere, "ALL_PROXY": nowhere}
+    done = make(full, "audit", check=False, timeout=PATIENCE, UV_OFFLINE="1", **proxies)
     assert done.returncode != 0
     sentence, *rest = done.stdout.splitlines()
     assert sentence.startswith(UNKNOWN)

@@ -88,7 +88,7 @@ def create_app(settings: Settings) -> Service:
         any_host=OPEN,
         root_path=settings.root_path,
         # {% if cookiecutter.observability %}
-        sampling=sampling(settings),
+        sampling=sampling(settings, never=OPEN),
         # {% endif %}
     )
     app.include_flat(items.router)

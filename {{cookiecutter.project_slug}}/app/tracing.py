@@ -1,20 +1,19 @@
 """Traces: off until OTEL_EXPORTER_OTLP_ENDPOINT names a collector."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 
 from app.config import NAME, Settings
 from app.highload import logs
-from app.highload.http import health, metrics
 from app.highload.tracing.sampling import Sampling
 from app.highload.tracing.spans import ids_of_trace
 
 
-def sampling(settings: Settings) -> Sampling | None:
-    """Return what decides which requests are traced, or None where no collector is named."""
+def sampling(settings: Settings, *, never: Collection[str]) -> Sampling | None:
+    """Return what decides which requests are traced, none to the paths in `never`; None where no collector is named."""
     if settings.otel_exporter_otlp_endpoint is None:
         return None
-    return Sampling(settings.otel_traces_sampler_arg, never=[health.LIVEZ, health.READYZ, metrics.METRICS])
+    return Sampling(settings.otel_traces_sampler_arg, never=never)
 
 
 @asynccontextmanager

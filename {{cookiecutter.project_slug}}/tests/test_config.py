@@ -108,7 +108,7 @@ def test_the_connection_budget_counts_every_process(monkeypatch: pytest.MonkeyPa
         ("DB_TIMEOUT", "-1"),
         ("LOG_LEVEL", "x"),
         ("PUBLIC_URL", "example.org"),
-        ("PUBLIC_URL", "https://example.org/items"),
+        ("PUBLIC_URL", "https://example.org/path"),
         ("ALLOWED_HOSTS", "https://example.org"),
         ("ROOT_PATH", "api/"),
         ("FORWARDED_ALLOW_IPS", "proxy"),

@@ -26,7 +26,7 @@ CHANGES = [
     ("app/schemas.py", "max_length=255", "max_length=100"),
     ("app/routes/items.py", "There is no item with this id.", "Nothing is here."),
     ("app/highload/http/problems.py", "about:blank", "about:newer"),
-    ("app/highload/reads/answers.py", "digest_size=16", "digest_size=20"),
+    ("app/highload/etags.py", "digest_size=16", "digest_size=20"),
     ("app/config.py", "max_body_bytes: PositiveInt = 65_536", "max_body_bytes: PositiveInt = 1000"),
 ]
 
@@ -92,7 +92,7 @@ async def seen(client: httpx2.AsyncClient) -> list[str]:
         (problem["detail"], "There is no item with this id.", "Nothing is here."),
         (problem["type"], "about:blank", "about:newer"),
         (len(listed.headers["etag"]), 34, 42),
-        (named.json().get("type", named.status_code), 201, "about:newer"),
+        (named.json().get("type", named.status_code), 201, "/problems/invalid-request"),
         (described.json().get("type", described.status_code), 201, "about:newer"),
     ]
     return [{old: "old", new: "new"}.get(value, f"{value!r}") for value, old, new in old_and_new]

@@ -12,17 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-# {%- if cookiecutter.queued_writes +%}
-from app.db import QUEUE
-
-# {%- endif +%}
 from tests.collector import Collector, collecting, path_to
-
-# {%- if cookiecutter.queued_writes +%}
-from tests.conftest import PROJECT, stack_url
-from tests.queues import renew_queues, run_worker
-
-# {%- endif +%}
 from tests.test_items_shutdown import gunicorn
 from tests.waiting import PATIENCE, eventually
 
@@ -82,32 +72,6 @@ async def test_a_trace_leads_from_the_client_to_the_row(
     assert {span.trace_id.hex() for span in collector.spans} == set(SAMPLED[:2])
 
 
-# {% if cookiecutter.queued_writes %}
-async def test_a_trace_leads_through_the_queue_to_the_row(
-    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broker_url = stack_url("BROKER_URL")
-    await renew_queues(broker_url, QUEUE)
-    monkeypatch.setenv("BROKER_URL", broker_url)
-    monkeypatch.setenv("BROKER_DEADLINE", str(PATIENCE))
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
-    with collecting() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-        with run_worker("app.tasks", tmp_path / "worker.log", DATABASE_URL=postgresql_url, WEB_CONCURRENCY="1"):
-            async with serving(postgresql_url, tmp_path / "log") as client:
-                answer = await client.post("/items", json=NEW, headers=caller(SAMPLED[0]))
-                assert answer.status_code == 202
-
-                async def stored() -> bool:
-                    return (await client.get(answer.headers["location"])).status_code == 200
-
-                await eventually(stored)
-    way = ["POST /items", "flush publish", "process app.tasks.store_rows", "flush insert", "INSERT"]
-    assert names_to("INSERT", collector, SAMPLED[0]) == way
-    assert {span.trace_id.hex() for span in collector.spans} == set(SAMPLED[:1])
-
-
-# {% endif %}
 PROGRAM = """
 import sys, threading
 from fastapi.testclient import TestClient
@@ -126,8 +90,9 @@ async def run_service(database_url: str, **variables: str) -> list[str]:
     """Start the service, send requests, stop it, and return what it printed."""
     variables |= {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", "DB_TIMEOUT": str(PATIENCE)}
     command = [sys.executable, "-c", PROGRAM, caller(SAMPLED[0])["traceparent"]]
+    project = Path(__file__).parent.parent
     done = await asyncio.to_thread(
-        subprocess.run, command, cwd=PROJECT, env=os.environ | variables, capture_output=True, text=True, check=False
+        subprocess.run, command, cwd=project, env=os.environ | variables, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -13,6 +13,7 @@ from app.highload.metrics.instruments import counter, histogram
 from app.highload.tracing.spans import follow, in_span
 
 # {%- endif +%}
+
 logger = logging.getLogger(__name__)
 
 

@@ -101,7 +101,8 @@ class Statements:
 
     async def lock(self, connection: AsyncConnection, row_id: UUID, conditions: Conditions) -> SQLRow[Any] | None:
         """Return a row under some conditions, or None; nobody else changes it before the transaction ends."""
-        statement = self._lock[connection.dialect.name].where(*conditions)
+        statement = self._lock[connection.dialect.name]
+        statement = statement.where(*conditions) if conditions else statement
         return (await connection.execute(statement, {ROW_ID: row_id})).one_or_none()
 
     async def change(

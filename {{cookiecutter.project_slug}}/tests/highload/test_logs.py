@@ -120,8 +120,8 @@ def test_exceptions_in_a_circle_end() -> None:
 
 
 def test_what_a_library_adds_to_a_record_is_not_shown() -> None:
-    """Celery adds the arguments of a task, which are what clients sent."""
-    record = record_of("received", logger="celery.worker", data={"args": "of a client"})
+    """Some add what clients sent, such as the arguments of a task."""
+    record = record_of("received", logger="library.worker", data={"args": "of a client"})
     assert "of a client" not in logs.JsonFormatter().format(record)
 
 
@@ -132,7 +132,7 @@ def test_a_line_of_text_is_not_taken_for_two() -> None:
 
 
 def test_libraries_stay_quiet_while_the_service_is_debugged() -> None:
-    """SQLite's driver and RabbitMQ's would print each value."""
+    """Drivers would print each value."""
     assert logs.configuration("debug", "json")["root"]["level"] == logging.INFO
     assert logs.configuration("error", "json")["root"]["level"] == logging.ERROR
 
