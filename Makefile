@@ -15,7 +15,7 @@ demo: .venv/done ## Render the default answers and serve them on http://127.0.0.
 	$(MAKE) --directory $(DEMO) run PYTHON=$(abspath $(BIN)/python) UV=$(abspath $(BIN)/uv)
 
 .PHONY: test
-test: .venv/done ## Render, check and boot every variant, with Python alone; it says what it leaves out
+test: .venv/done ## Render and check every variant, boot some, with Python alone; it says what it leaves out
 	$(BIN)/python -m pytest --numprocesses 3 -m "not slow"
 
 .PHONY: test-all
@@ -28,7 +28,7 @@ TESTS_OF_VARIANTS := $(patsubst %,tests/test_%.py,floors lint names recipes vari
 TESTS_OF_STACKS := tests/test_stack.py tests/test_drills.py
 
 .PHONY: test-variants
-test-variants: .venv/done ## Render, check, boot and test every variant, or the one of ANSWERS
+test-variants: .venv/done ## Render, check, boot and test the variants, or the one of ANSWERS
 	$(BIN)/python -m pytest --numprocesses 2 $(TESTS_OF_VARIANTS)
 
 .PHONY: test-template
@@ -36,11 +36,11 @@ test-template: .venv/done ## Test what is the same in every variant
 	$(BIN)/python -m pytest --numprocesses 2 $(patsubst %,--ignore=%,$(TESTS_OF_VARIANTS) $(TESTS_OF_STACKS))
 
 .PHONY: test-stacks
-test-stacks: .venv/done ## Drive the containers of every variant, or of that of ANSWERS
+test-stacks: .venv/done ## Drive the containers of the variants, or of that of ANSWERS
 	$(BIN)/python -m pytest tests/test_stack.py
 
 .PHONY: test-drills
-test-drills: .venv/done ## Break the containers of every variant under load, or of that of ANSWERS
+test-drills: .venv/done ## Break the containers of the variants under load, or of that of ANSWERS
 	$(BIN)/python -m pytest tests/test_drills.py
 
 .PHONY: lint

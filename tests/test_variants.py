@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
-from tests.conftest import PATIENCE, environment_of, free_port, make, options_for_tests
+from tests.conftest import PATIENCE, environment_of, free_port, install, make, options_for_tests
 from tests.test_mutations import copy_of
-from tests.variants import ONLY, answers_to, is_fullest, render
+from tests.variants import ONLY, answers_to, core_variants, is_fullest, name_of, render, variants_to_test
 
 TOOLS = Path(sys.executable).parent
 TOOLS_OF_MAKE = [f"PYTHON={sys.executable}", f"UV={TOOLS / 'uv'}"]
@@ -97,17 +97,31 @@ def test_the_tests_of_the_variant_pass(project: Path, variant: dict[str, bool]) 
     ("command", "workers"), [("gunicorn app.main:app --bind 0.0.0.0:8000", 2), (ORIGINAL_COMMAND, 4)]
 )
 def test_the_variant_boots_and_serves(project: Path, tmp_path: Path, command: str, workers: int) -> None:
-    log = tmp_path / "gunicorn.log"
-    database = f"sqlite+aiosqlite:///{tmp_path / 'items.db'}"
-    settings = {"DATABASE_URL": database, "WEB_CONCURRENCY": 2}
+    log = boot(project, tmp_path, command)
+    assert log.read_text().count("Booting worker") == workers
+    if command != ORIGINAL_COMMAND:
+        assert_quiet(log)
+
+
+@pytest.mark.skipif(bool(ONLY), reason="this run is for one variant, which boots above")
+@pytest.mark.parametrize("answers", [one for one in core_variants() if one not in variants_to_test()], ids=name_of)
+def test_each_other_variant_boots_and_serves(
+    answers: dict[str, bool], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    project = install(render(tmp_path / "project", **answers), tmp_path_factory)
+    assert_quiet(boot(project, tmp_path, "gunicorn app.main:app --bind 0.0.0.0:8000"))
+
+
+def boot(project: Path, directory: Path, command: str) -> Path:
+    """Migrate a new database, serve by a command what users ask for, and return the log."""
+    log = directory / "gunicorn.log"
+    settings = {"DATABASE_URL": f"sqlite+aiosqlite:///{directory / 'items.db'}", "WEB_CONCURRENCY": 2}
     subprocess.run(
         [str(project / ".venv/bin/alembic"), "upgrade", "head"], cwd=project, env=environment_of(**settings), check=True
     )
     with serving(project, command, log, **settings) as client:
         drive(client)
-    assert log.read_text().count("Booting worker") == workers
-    if command != ORIGINAL_COMMAND:
-        assert_quiet(log)
+    return log
 
 
 def test_the_service_keeps_to_its_openapi_document(project: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Queues of a broker, and workers on them."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -8,10 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from aio_pika import connect
+from aio_pika import Message, connect
 from kombu import Connection
 
+from app.highload.resource import Message as ResourceMessage
+from app.highload.resource import Resource
 from app.highload.writes.publisher import open_publisher
 from app.highload.writes.queue import RowQueue
 from tests.waiting import PATIENCE
@@ -58,6 +62,19 @@ async def queue_sizes(url: str, queue: RowQueue) -> tuple[int, int]:
         declared = [await channel.declare_queue(name, passive=True) for name in (queue.name, queue.dead_letters)]
         ready, dead = [one.declaration_result.message_count or 0 for one in declared]
     return ready, dead
+
+
+async def publish_text(url: str, queue: RowQueue, body: str, headers: dict[str, Any]) -> None:
+    """Publish what no service would."""
+    async with await connect(url) as connection:
+        channel = await connection.channel()
+        sent = Message(body.encode(), content_type="application/json", content_encoding="utf-8", headers=headers)
+        await channel.default_exchange.publish(sent, routing_key=queue.name)
+
+
+def with_rows(resource: Resource[Any, Any, Any], rows: list[Any]) -> ResourceMessage:
+    """Return a message for a resource that holds any rows."""
+    return resource.message([]) | {"rows": json.dumps(rows)}
 
 
 @contextmanager

@@ -225,7 +225,7 @@ def with_files(monkeypatch: pytest.MonkeyPatch, directory: Path, files: dict[str
     directory.mkdir(exist_ok=True)
     for name, text in files.items():
         (directory / name).write_text(text, encoding="utf-8")
-    monkeypatch.setattr(Settings, "model_config", {**Settings.model_config, "secrets_dir": directory})
+    monkeypatch.setattr(Settings, "model_config", Settings.model_config | {"secrets_dir": directory})
 
 
 def test_what_is_not_shown_is_a_secret() -> None:

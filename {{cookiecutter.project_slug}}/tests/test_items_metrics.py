@@ -122,10 +122,9 @@ async def test_no_request_is_lost_or_counted_twice(database_url: str, tmp_path: 
         assert after.sum("highload_concurrency_limit") == 2 * exact.sum("highload_concurrency_limit") / 2
 
         # A layout of its own begins at nothing, and what the old one has counted is in none of its numbers.
-        change(tmp_path, "app/crud.py", "ITEMS = ", 'MORE = counter("more_total", "More.")\nITEMS = ')
-        change(
-            tmp_path, "app/crud.py", "\nfrom app", "\nfrom app.highload.metrics.instruments import counter\nfrom app"
-        )
+        crud = "app/crud.py"
+        change(tmp_path, crud, "ITEMS = ", 'MORE = counter("more_total", "More.")\nITEMS = ')
+        change(tmp_path, crud, "\nfrom app", "\nfrom app.highload.metrics.instruments import counter\nfrom app")
         release.reload()
         await workers_are(release, 2, started=7)
         new = await told(release)

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from aio_pika import Message, connect
 from sqlalchemy import select
 
 from app.config import NAME
@@ -23,7 +22,7 @@ from app.models import Item
 from app.schemas import ItemCreate
 from tests.conftest import PROJECT, Serve, in_database, stack_url
 from tests.proxy import proxied
-from tests.queues import logged, queue_sizes, renew_queues, run_worker
+from tests.queues import logged, publish_text, queue_sizes, renew_queues, run_worker, with_rows
 from tests.waiting import PATIENCE, eventually
 
 NEW = {"name": "x", "description": "y"}
@@ -110,14 +109,11 @@ async def test_a_worker_logs_nothing_of_what_it_cannot_use(
     settings = {"DATABASE_URL": postgresql_url, "BROKER_URL": broker_url, "LOG_FORMAT": "json", "LOG_LEVEL": "debug"}
     async with open_publisher(broker_url, QUEUE, deadline=PATIENCE) as publisher:
         await publisher(ITEMS, [new_item(f"{MARK}\0")])
-        await publisher.send(QUEUE.task, {**ITEMS.message([new_item("x")]), "rows": json.dumps([{"id": MARK}])})
+        await publisher.send(QUEUE.task, with_rows(ITEMS, [{"id": MARK}]))
         await publisher.send(QUEUE.task, {"resource": "of_tomorrow"})
         await publisher.send("app.tasks.of_tomorrow", MARK)
-    async with await connect(broker_url) as connection:
-        channel = await connection.channel()
-        for body, headers in UNUSABLE:
-            sent = Message(body.encode(), content_type="application/json", content_encoding="utf-8", headers=headers)
-            await channel.default_exchange.publish(sent, routing_key=QUEUE.name)
+    for body, headers in UNUSABLE:
+        await publish_text(broker_url, QUEUE, body, headers)
     with run_worker("app.tasks", log, **settings):
         for words in SAID_OF_WHAT_IS_UNUSABLE:
             await eventually(partial(logged, log, words))

@@ -79,7 +79,8 @@ from app.highload import logs
 from app.main import app
 with TestClient(app) as client:
     for _ in range(3):
-        assert client.post("/items", json={"name": "x"}, headers={"traceparent": sys.argv[1]}).status_code == 201
+        made = client.post("/items", json={"name": "x"}, headers={"traceparent": sys.argv[1]})
+        assert made.status_code == 201
     print([thread.name for thread in threading.enumerate() if thread.name.startswith("Otel")])
     print([source.__name__ for source in logs.FIELDS])
 print({".".join(name.split(".")[:2]) for name in sys.modules if name.startswith("opentelemetry.exporter.")})
