@@ -15,7 +15,7 @@ demo: .venv/done ## Render the default answers and serve them on http://127.0.0.
 	$(MAKE) --directory $(DEMO) run PYTHON=$(abspath $(BIN)/python) UV=$(abspath $(BIN)/uv)
 
 .PHONY: test
-test: .venv/done ## Render and check every variant, boot some, with Python alone; it says what it leaves out
+test: .venv/done ## Render, check and boot every variant, with Python alone; it says what it leaves out
 	$(BIN)/python -m pytest --numprocesses 3 -m "not slow"
 
 .PHONY: test-all
@@ -28,7 +28,7 @@ TESTS_OF_VARIANTS := $(patsubst %,tests/test_%.py,floors lint names recipes vari
 TESTS_OF_STACKS := tests/test_stack.py tests/test_drills.py
 
 .PHONY: test-variants
-test-variants: .venv/done ## Render, check, boot and test the variants, or the one of ANSWERS
+test-variants: .venv/done ## Render, check and boot every variant, and test few, or the one of ANSWERS
 	$(BIN)/python -m pytest --numprocesses 2 $(TESTS_OF_VARIANTS)
 
 .PHONY: test-template
