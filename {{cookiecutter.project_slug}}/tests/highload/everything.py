@@ -96,7 +96,10 @@ class ThingRead(ThingCreate):
 THINGS = Resource(Thing, create=ThingCreate, change=ThingCreate, read=ThingRead)
 
 
-class RankedRead(ThingRead):
+class RankedRead(BaseModel):
+    """Shows nothing that the database would write in its own way, but what it makes."""
+
+    id: UUID
     ranked: int
 
 
