@@ -368,11 +368,11 @@ def test_make_dev_serves_what_was_written(checkout: Path, tmp_path: Path) -> Non
 
 
 LINES_OF_A_STOP = re.compile(
-    r"""(.*\bINFO\W+)?(
+    r"""(.*\bINFO\W+([\w.]+:[ ])?)?(
         Handling[ ]signal:[ ]int
         | Shutting[ ]down(:[ ]Master)?
         | Waiting[ ]for[ ](connections[ ]to[ ]close|application[ ]shutdown)\..*
-        | 127\.0\.0\.1:\d+[ ]-[ ]"POST[ ]/items[ ]HTTP/1\.1"[ ]201[ ]Created
+        | 127\.0\.0\.1:\d+[ ]-[ ]"POST[ ]/items[ ]HTTP/1\.1"[ ]201[ ]request_id=\w+
         | Application[ ]shutdown[ ]complete\.
         | (Finished[ ]server|Stopping[ ]reloader)[ ]process[ ]\[\d+\]
     )""",
