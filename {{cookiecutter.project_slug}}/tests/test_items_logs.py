@@ -11,9 +11,9 @@ from tests.waiting import eventually
 
 MARK = "what-a-client-sends"
 BROKEN = (
-    "app/routes/items.py",
-    '    """Delete an item."""\n',
-    '    """Delete an item."""\n    raise RuntimeError("it is broken")\n',
+    "app/highload/repository.py",
+    "    async def delete(",
+    '    async def delete(self, *_, **__):\n        raise RuntimeError("it is broken")\n\n    async def delete_well(',
 )
 FIELDS = {"Authorization": f"Bearer {MARK}", "Idempotency-Key": MARK, "Cookie": MARK, "Referer": MARK}
 
