@@ -70,13 +70,13 @@ class Resource[C: BaseModel, U: BaseModel, R: BaseModel]:
             for column in self.table.columns
             if column.name not in (*STAMPS, *self.created, *self._defaults) and not filled_by_database(column)
         }
-        # Whether a client sees of a new row what is known only when it is stored.
-        self.shows_what_the_database_makes = not all(
-            comes_back_as_given(self.table.c[name]) for name in self.shown if name in self.table.c
-        )
         # The columns of a new row that the service fills; the database fills the others.
         self.filled = {*STAMPS, *self.created, *self._defaults}
         self._check_what_is_shown()
+        # Whether a client sees of a new row what is known only when it is stored.
+        self.shows_what_the_database_makes = any(
+            name not in self.filled or not comes_back_as_given(self.table.c[name]) for name in self.shown
+        )
         self._list = TypeAdapter(list[read])  # type: ignore[valid-type]
         self._rows = messages_of(self.table)
 
@@ -160,10 +160,7 @@ class Resource[C: BaseModel, U: BaseModel, R: BaseModel]:
 
     def _check_what_is_shown(self) -> None:
         for name in self.shown:
-            if name in self.filled or not filled_by_database(self.table.c[name]):
-                continue
-            self.shows_what_the_database_makes = True
-            if self.queued:
+            if self.queued and name not in self.filled:
                 self._refuse(
                     f"{self.name}.{name} is shown before the database has filled it",
                     "give it a default in the model, or say queued=False for the resource",

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy import String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.highload import idempotency
 from app.highload.columns import ANNOTATIONS, StoredRow
@@ -156,6 +157,16 @@ def creation_held() -> Iterator[asyncio.Event]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Repository, "create", held)
         yield event
+
+
+class Nothing:
+    """ASGI middleware that does nothing, which costs the short way."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 def notes_service(

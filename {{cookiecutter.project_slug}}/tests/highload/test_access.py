@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.highload.http import health, keys
@@ -23,7 +23,7 @@ from app.highload.reads.dependencies import Granted, Guard, Partition
 from app.highload.reads.shared import shared
 from tests.break_in import BOTH, READER, Case, bearer, request, try_case, write_keys
 from tests.conftest import running
-from tests.highload.notes import notes_service
+from tests.highload.notes import Nothing, notes_service
 from tests.waiting import eventually
 
 OPEN = [health.LIVEZ, health.READYZ]
@@ -237,16 +237,6 @@ def test_a_rate_that_is_none_is_refused(text: str) -> None:
 
 def test_a_rate_is_read() -> None:
     assert [Rate.of(text) for text in ("100/s", "6000/min", "9/h")] == [Rate(100, 1), Rate(6000, 60), Rate(9, 3600)]
-
-
-class Nothing:
-    """ASGI middleware that does nothing, which costs the short way."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
 
 
 @pytest.mark.parametrize("way", ["short", "long"])

@@ -3,27 +3,17 @@
 from pathlib import Path
 
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from app.highload.http import health
 from app.highload.http.access import Access
 from app.highload.http.keys import read_keys
 from tests.break_in import BOTH, break_in, write_keys
 from tests.conftest import in_database, running
-from tests.highload.notes import insert_notes, new_note, notes_service
+from tests.highload.notes import Nothing, insert_notes, new_note, notes_service
 
 TEXT = "nobody may read this"
 AS_BOTH = {"Authorization": f"Bearer {BOTH}"}
-
-
-class Nothing:
-    """ASGI middleware that does nothing, which costs the short way."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
 
 
 @pytest.mark.parametrize("way", ["short", "long"])

@@ -7,10 +7,10 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.routing import BaseRoute
 
 from app.highload.etags import DOCUMENTATION, IF_MATCH
-from app.highload.http.expectations import MERGE_PATCH, body_type, compares_tags, dependants_in, types_of
+from app.highload.http.expectations import MERGE_PATCH, body_type, compares_tags, types_of
 from app.highload.http.problems import problem_responses
 from app.highload.pagination import CURSOR
-from app.highload.reads.shared import MARK
+from app.highload.reads.shared import MARK, dependants_in
 
 LINK = {"Link": {"description": 'The page that follows, as `rel="next"` (RFC 8288)', "schema": {"type": "string"}}}
 CACHE_CONTROL = {"Cache-Control": {"description": "What others may do with the answer", "schema": {"type": "string"}}}

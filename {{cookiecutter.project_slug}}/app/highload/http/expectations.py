@@ -1,6 +1,6 @@
 """What a request expects of a route that writes, and the framework does not check: media type and preconditions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi.dependencies.models import Dependant
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.highload.etags import ANY, IF_MATCH, preconditions_of
 from app.highload.http.problems import problem, unsupported_media_type
+from app.highload.reads.shared import dependants_in
 
 WRITING = ("POST", "PUT", "PATCH", "DELETE")
 JSON = "application/json"
@@ -73,13 +74,6 @@ def route_of(routes: Sequence[BaseRoute], scope: Scope) -> RouteContext | None:
         if pattern is not None and pattern.match(path) and (methods is None or scope["method"] in methods):
             return context if isinstance(context.original_route, APIRoute) else None
     return None
-
-
-def dependants_in(dependant: Dependant) -> Iterator[Dependant]:
-    """Yield the parameters of a route, and those of all its dependencies."""
-    yield dependant
-    for dependency in dependant.dependencies:
-        yield from dependants_in(dependency)
 
 
 def compares_tags(dependant: Dependant) -> bool:

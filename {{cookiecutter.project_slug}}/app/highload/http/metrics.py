@@ -7,7 +7,6 @@ from app.highload.metrics.exposition import CONTENT_TYPE, PATH, exposition
 from app.highload.metrics.slots import LayoutDiffers
 
 METRICS = PATH
-NO_STORE = {"Cache-Control": "no-store"}
 
 router = APIRouter()
 
@@ -16,7 +15,7 @@ router = APIRouter()
 async def metrics() -> Response:
     """Tell the numbers; they are for operators, so close the path at the proxy."""
     try:
-        return Response(exposition(), headers=NO_STORE, media_type=CONTENT_TYPE)
+        return Response(exposition(), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE)
     except LayoutDiffers:
         reason = "This process is of another release than its siblings, and counts something else: reload the service."
-        return problem(503, reason, headers=NO_STORE)
+        return problem(503, reason)
