@@ -751,7 +751,7 @@ MUTATIONS = [
         "            column.name: lambda _: None\n            for column in self.table.columns\n",
         "            column.name: lambda _: None\n            for column in ()\n",
         "highload/test_resource.py::test_a_column_that_nobody_fills_is_refused",
-        "Field required",
+        "tests.other is shown before the database has filled it",
     ),
     Mutation(
         "what is shown before it is stored is known by then",

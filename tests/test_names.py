@@ -12,7 +12,7 @@ from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 
 from tests.conftest import clean_environment, install, make, options_for_tests
-from tests.variants import QUESTIONS, ROOT, TEMPLATE, name_of, render, text_files, variants_of_this_run
+from tests.variants import QUESTIONS, ROOT, TEMPLATE, render, text_files
 
 type Load = Callable[..., dict[str, Any]]
 
@@ -158,10 +158,9 @@ def test_the_default_words_are_those_of_the_template(tmp_path: Path) -> None:
     assert not (render(tmp_path) / ".rendering").exists()
 
 
-@pytest.fixture(scope="module", params=variants_of_this_run(), ids=name_of)
-def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+@pytest.fixture(scope="module")
+def named(variant: dict[str, bool], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A project of each combination of features for each name, which take turns to be the first."""
-    variant = request.param
     number = int(variant["caching"])
     projects = []
     for one, many in NAMES[number:] + NAMES[:number]:
@@ -182,12 +181,11 @@ def test_a_named_project_is_clean(named: list[Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_tests_of_a_named_project_pass(named: list[Path]) -> None:
+def test_the_tests_of_a_named_project_pass(named: list[Path], variant: dict[str, bool]) -> None:
     """Those of the engine are the same in every project, so they run elsewhere."""
-    answers = answers_of(named[0])
-    if answers["caching"] != answers["queued_writes"]:
+    if variant["caching"] != variant["queued_writes"]:
         pytest.skip("with both and with neither show it, each with another name; style and types show the rest")
-    options = f"--ignore=tests/highload {options_for_tests(answers)}"
+    options = f"--ignore=tests/highload {options_for_tests(variant)}"
     done = make(named[0], "test", PYTEST_ADDOPTS=options)
     assert " passed" in done.stdout
     assert " failed" not in done.stdout
@@ -225,27 +223,23 @@ def assert_style(project: Path) -> None:
 
 
 @pytest.mark.parametrize("one", ["ox", "recommendation"])
-def test_names_of_usual_length_keep_the_style(named: list[Path], load: Load, tmp_path: Path, one: str) -> None:
+def test_names_of_usual_length_keep_the_style(
+    named: list[Path], variant: dict[str, bool], load: Load, tmp_path: Path, one: str
+) -> None:
     """What the formatter leaves alone with the shortest name and with the longest, it leaves alone between them."""
     assert len(f"{one}s") in (3, load("post_gen_project")["LONGEST_THAT_FITS"])
-    project = render(tmp_path, resource=one, **answers_of(named[0]))
+    project = render(tmp_path, resource=one, **variant)
     (project / ".venv").symlink_to(named[0] / ".venv")
     assert_style(project)
 
 
 def test_make_format_gives_the_longest_names_their_style(
-    capfd: pytest.CaptureFixture[str], named: list[Path], load: Load, tmp_path: Path
+    capfd: pytest.CaptureFixture[str], named: list[Path], variant: dict[str, bool], load: Load, tmp_path: Path
 ) -> None:
     longest = "recommendation_of_a_warehouse_x"[: load("pre_gen_project")["LONGEST_NAME"] - 1]
     assert len(f"ix_{longest}s_created_at_id") <= 63
-    project = render(tmp_path, resource=longest, **answers_of(named[0]))
+    project = render(tmp_path, resource=longest, **variant)
     assert "    make format\n    make run\n" in capfd.readouterr().out
     (project / ".venv").symlink_to(named[0] / ".venv")
     make(project, "format")
     assert_style(project)
-
-
-def answers_of(project: Path) -> dict[str, bool]:
-    """Return the features of a project."""
-    files = {"caching": "app/highload/reads/cache.py", "queued_writes": "app/tasks.py"}
-    return {feature: (project / file).exists() for feature, file in files.items()}
