@@ -206,7 +206,7 @@ def test_the_commands_of_the_readme(stack: Stack) -> None:
             continue
         local = re.sub(r"(127\.0\.0\.1|localhost):8000", str(stack.client.base_url.netloc.decode()), command)
         done = stack.run(["sh", "-c", local.replace("-d30s", "-d2s")])
-        assert done.returncode == 0, (command, done.stdout)
+        assert done.returncode == 0, (command, done.stdout, stack.logs("api")[-3000:])
         executed += 1
     assert executed >= 5
 
