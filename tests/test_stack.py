@@ -112,6 +112,12 @@ def test_an_item_lives_and_dies(stack: Stack, answers: dict[str, Any]) -> None:
     assert stack.client.get("/readyz").status_code == 200
 
 
+def test_to_start_what_runs_replaces_no_container(stack: Stack) -> None:
+    running = stack.compose("ps", "--quiet")
+    stack.compose("up", "--detach", "--wait")
+    assert stack.compose("ps", "--quiet") == running
+
+
 def test_the_cache_answers(stack: Stack, answers: dict[str, Any]) -> None:
     stack.client.get("/items")
     if answers["caching"]:
