@@ -18,7 +18,7 @@ import yaml
 from tests import test_lint, test_stack, test_supply, test_variants, test_workflows
 from tests.conftest import environment_of
 from tests.test_workflows import ACTION, TOOLS, bash
-from tests.variants import TEMPLATE, answers_to, name_of, render, variants_to_test
+from tests.variants import ROOT, TEMPLATE, answers_to, name_of, render, variants_to_test
 
 GITHUB = [".github/workflows/audit.yml", ".github/workflows/ci.yml", ".github/dependabot.yml"]
 GITLAB = [".gitlab-ci.yml", ".gitlab/docker-compose.yml"]
@@ -106,9 +106,9 @@ def jobs_of(pipeline: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def lint(command: str, *files: Path) -> subprocess.CompletedProcess[str]:
-    """Run a tool from the directory of the first file."""
+    """Run a tool, which names what it reads."""
     line = shlex.join([*shlex.split(command), *map(str, files)])
-    return bash(line, files[0].parent, {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"})
+    return bash(line, ROOT, {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"})
 
 
 def test_an_answer_decides_about_its_files_only(projects: dict[str, Path]) -> None:
