@@ -1,6 +1,7 @@
 """Remove the files of features that are off, name the resource, make the secrets, and say what to do next."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -69,6 +70,20 @@ FILES_OF_FEATURES = {
         "tests/test_observe.py",
     ],
 }
+# Of a question with choices: the files of each answer. They hold no code, so no other file knows of them.
+FILES_OF_CHOICES = {
+    "ci": {
+        "github": [
+            ".github/dependabot.yml",
+            ".github/workflows/audit.yml",
+            ".github/workflows/ci.yml",
+        ],
+        "gitlab": [
+            ".gitlab-ci.yml",
+            ".gitlab/docker-compose.yml",
+        ],
+    },
+}
 # JSON has no comments, so tags cannot take out a part of the dashboard.
 DASHBOARD = Path("observe/grafana/dashboards/service.json")
 ROWS_OF_FEATURES = {"caching": "Cache", "queued_writes": "Queue"}
@@ -112,15 +127,15 @@ IMAGE_USER = 10001
 
 def remove_files_of_features_that_are_off(rendered: set[Path]) -> None:
     """Leave no file behind that the chosen variant does not use, and keep those that were not rendered now."""
-    for feature, paths in FILES_OF_FEATURES.items():
-        if not ANSWERS[feature]:
-            for path in rendered.intersection(map(Path, paths)):
-                # A file of two features that are off is gone already.
-                path.unlink(missing_ok=True)
-                # A directory that is not empty stays.
-                with contextlib.suppress(OSError):
-                    for directory in path.parents:
-                        directory.rmdir()
+    off = [paths for feature, paths in FILES_OF_FEATURES.items() if not ANSWERS[feature]]
+    for question, choices in FILES_OF_CHOICES.items():
+        off += [paths for choice, paths in choices.items() if choice != ANSWERS[question]]
+    for path in rendered.intersection(map(Path, itertools.chain.from_iterable(off))):
+        path.unlink()
+        # A directory that is not empty stays.
+        with contextlib.suppress(OSError):
+            for directory in path.parents:
+                directory.rmdir()
     if DASHBOARD in rendered and DASHBOARD.exists():
         text = without_rows_of_features_that_are_off(DASHBOARD.read_text(encoding="utf-8"))
         DASHBOARD.write_text(text, encoding="utf-8", newline="\n")

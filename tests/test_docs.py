@@ -12,7 +12,7 @@ import pytest
 from tests import test_drills, test_lint, test_load, test_observe, test_render, test_stack, test_supply, test_variants
 from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
-from tests.variants import ROOT, TEMPLATE, core_variants, render
+from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, render
 
 # Commands that other tests execute, or that are this test run itself.
 EXECUTED_ELSEWHERE = {
@@ -31,8 +31,9 @@ EXECUTED_ELSEWHERE = {
     "make audit": test_supply.test_an_audit_is_clean_only_when_everything_was_asked,
     "make lock": test_render.test_requirements_satisfy_the_ranges,
     test_variants.ORIGINAL_COMMAND: test_variants.test_the_variant_boots_and_serves,
-    "docker compose up --build -d --wait": test_stack.test_an_item_lives_and_dies,
-    "docker compose down -v": test_stack.stack,
+    test_stack.UP: test_stack.test_an_item_lives_and_dies,
+    test_stack.SMOKE: test_stack.test_a_pipeline_asks_the_service,
+    test_stack.DOWN: test_stack.stack,
     test_observe.UP: test_observe.stack,
     test_observe.BUILD: test_observe.test_promtool_accepts_the_rules_and_their_cases,
     test_observe.CHECK: test_observe.test_promtool_accepts_the_rules_and_their_cases,
@@ -74,7 +75,7 @@ def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
         arguments[0] = str(Path(sys.executable).parent / arguments[0])
         done = subprocess.run(
             [*arguments, "--output-dir", str(tmp_path / str(number))],
-            input="\n" * 12,
+            input="\n" * len(QUESTIONS),
             env=clean_environment(),
             capture_output=True,
             text=True,
