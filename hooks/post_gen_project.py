@@ -1,6 +1,7 @@
 """Remove the files of features that are off, name the resource, make the secrets, and say what to do next."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -8,7 +9,6 @@ import secrets
 import shutil
 import sys
 from collections.abc import Container, Iterator
-from itertools import chain
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -79,41 +79,43 @@ FILES_OF_FEATURES = {
         "tests/test_observe.py",
     ],
 }
-# Those of an answer to a choice.
-FILES_OF_ANSWERS = {
-    ("deployment", "kubernetes"): [
-        "docs/kubernetes.md",
-        "kubernetes/autoscaling/api.yaml",
-        "kubernetes/autoscaling/kustomization.yaml",
-        "kubernetes/autoscaling/worker.yaml",
-        "kubernetes/base/api.yaml",
-        "kubernetes/base/kustomization.yaml",
-        "kubernetes/base/migrate.yaml",
-        "kubernetes/base/network.yaml",
-        "kubernetes/base/pgbouncer.ini",
-        "kubernetes/base/pooler.yaml",
-        "kubernetes/base/settings.env",
-        "kubernetes/base/worker.yaml",
-        "kubernetes/monitoring/exporters.yaml",
-        "kubernetes/monitoring/kustomization.yaml",
-        "kubernetes/monitoring/monitors.yaml",
-        "kubernetes/monitoring/network.yaml",
-        "kubernetes/monitoring/rules.yaml",
-        "kubernetes/overlays/development/database.ini",
-        "kubernetes/overlays/development/kustomization.yaml",
-        "kubernetes/overlays/development/namespace.yaml",
-        "kubernetes/overlays/development/postgres.yaml",
-        "kubernetes/overlays/development/rabbitmq.yaml",
-        "kubernetes/overlays/development/redis.yaml",
-        "kubernetes/overlays/development/roles.sh",
-        "kubernetes/overlays/development/settings.env",
-        "kubernetes/overlays/production/database.ini",
-        "kubernetes/overlays/production/kustomization.yaml",
-        "kubernetes/overlays/production/namespace.yaml",
-        "kubernetes/overlays/production/servers.yaml",
-        "kubernetes/overlays/production/settings.env",
-        "tests/test_kubernetes.py",
-    ],
+# Of a question with choices: the files of each answer.
+FILES_OF_CHOICES = {
+    "deployment": {
+        "kubernetes": [
+            "docs/kubernetes.md",
+            "kubernetes/autoscaling/api.yaml",
+            "kubernetes/autoscaling/kustomization.yaml",
+            "kubernetes/autoscaling/worker.yaml",
+            "kubernetes/base/api.yaml",
+            "kubernetes/base/kustomization.yaml",
+            "kubernetes/base/migrate.yaml",
+            "kubernetes/base/network.yaml",
+            "kubernetes/base/pgbouncer.ini",
+            "kubernetes/base/pooler.yaml",
+            "kubernetes/base/settings.env",
+            "kubernetes/base/worker.yaml",
+            "kubernetes/monitoring/exporters.yaml",
+            "kubernetes/monitoring/kustomization.yaml",
+            "kubernetes/monitoring/monitors.yaml",
+            "kubernetes/monitoring/network.yaml",
+            "kubernetes/monitoring/rules.yaml",
+            "kubernetes/overlays/development/database.ini",
+            "kubernetes/overlays/development/kustomization.yaml",
+            "kubernetes/overlays/development/namespace.yaml",
+            "kubernetes/overlays/development/postgres.yaml",
+            "kubernetes/overlays/development/rabbitmq.yaml",
+            "kubernetes/overlays/development/redis.yaml",
+            "kubernetes/overlays/development/roles.sh",
+            "kubernetes/overlays/development/settings.env",
+            "kubernetes/overlays/production/database.ini",
+            "kubernetes/overlays/production/kustomization.yaml",
+            "kubernetes/overlays/production/namespace.yaml",
+            "kubernetes/overlays/production/servers.yaml",
+            "kubernetes/overlays/production/settings.env",
+            "tests/test_kubernetes.py",
+        ],
+    },
 }
 # JSON has no comments, so tags cannot take out a part of the dashboard.
 DASHBOARD = Path("observe/grafana/dashboards/service.json")
@@ -159,8 +161,9 @@ IMAGE_USER = 10001
 def remove_files_of_features_that_are_off(rendered: set[Path]) -> None:
     """Leave no file behind that the chosen variant does not use, and keep those that were not rendered now."""
     off = [paths for feature, paths in FILES_OF_FEATURES.items() if not ANSWERS[feature]]
-    off += [paths for (question, answer), paths in FILES_OF_ANSWERS.items() if ANSWERS[question] != answer]
-    for path in rendered.intersection(map(Path, chain.from_iterable(off))):
+    for question, choices in FILES_OF_CHOICES.items():
+        off += [paths for choice, paths in choices.items() if choice != ANSWERS[question]]
+    for path in rendered.intersection(map(Path, itertools.chain.from_iterable(off))):
         path.unlink()
         # A directory that is not empty stays.
         with contextlib.suppress(OSError):
