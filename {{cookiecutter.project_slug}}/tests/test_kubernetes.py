@@ -11,11 +11,6 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_the_roles_of_the_database_are_the_same() -> None:
-    roles = text_of(KUBERNETES / "overlays/development/roles.sh")
-    assert f"    content: |\n{indent(roles, ' ' * 6)}" in text_of(PROJECT / "docker-compose.yml")
-
-
 # {% if cookiecutter.observability %}
 def test_the_rules_of_prometheus_are_the_same() -> None:
     documents = ["# Made of observe/prometheus/rules by make kubernetes-rules.\n"]
@@ -26,3 +21,6 @@ def test_the_rules_of_prometheus_are_the_same() -> None:
 
 
 # {% endif %}
+def test_the_roles_of_the_database_are_the_same() -> None:
+    roles = text_of(KUBERNETES / "overlays/development/roles.sh")
+    assert f"    content: |\n{indent(roles, ' ' * 6)}" in text_of(PROJECT / "docker-compose.yml")
