@@ -16,7 +16,7 @@ from tests.drills.flood import percentile
 from tests.drills.history import Record, Shown, key_of
 from tests.drills.linearizability import Verdict, examine
 from tests.drills.load import BROKEN_WHEN_KEPT, TIMEOUT, Load
-from tests.drills.stack import LONGEST_KEPT, PROJECT, WORKERS, Stack, connection_budget
+from tests.drills.stack import LONGEST_KEPT, PROJECT, WORKERS, Stack
 
 # Seconds from the moment when a part answers its health check to the last request that fails.
 RECOVERY_LIMIT = 5.0
@@ -105,7 +105,7 @@ def judge(
     lost = sum(ids.get(key) != row_id for key, row_id in load.kept.items())
     doubled = len(stored) - len(ids) + len(load.mistaken)
     recovery = max(0.0, load.last_failure - repaired)
-    budget = connection_budget()
+    budget = stack.budget
     allowed = fault.failures | ({BROKEN_WHEN_KEPT} if BROKEN in fault.failures else set())
     if fault.unavailable_within == math.inf and repaired - struck > TIMEOUT - UNAVAILABLE_LIMIT:
         # A process was frozen for longer than its clients wait, because another part needed as long to be repaired.
@@ -115,6 +115,9 @@ def judge(
     wrong = {
         f"{lost} accepted items are lost": lost > 0,
         f"{doubled} items are doubled": doubled > 0,
+        f"{load.failed_repeatables} requests failed that a proxy may send again": (
+            load.failed_repeatables > 0 and not fault.repeatables_fail
+        ),
         f"a list was {newest_listed_after:.1f} s old": newest_listed_after > fault.oldest,
         verdict.reason: bool(verdict.reason),
         f"{stack.most_connections} database connections": stack.most_connections > budget,
