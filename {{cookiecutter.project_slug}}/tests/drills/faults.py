@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from tests.drills.stack import LONGEST_KEPT, REPLICAS, Stack
@@ -28,6 +28,7 @@ BROKEN = "broken"
 # A proxy says so when a replica that a request was sent to has not answered.
 BAD_GATEWAY = "502"
 GATEWAY_TIMEOUT = "504"
+NO_ANSWER = frozenset([BAD_GATEWAY, GATEWAY_TIMEOUT])
 SILENT = "silent"
 
 
@@ -36,7 +37,7 @@ class Fault(NamedTuple):
 
     `strike` returns when the parts are broken, `repair` when they answer their health checks again. A client gets a 503
     within `unavailable_within` seconds, and no answer that is older than `oldest` seconds. Where
-    `repeatables_fail` is not set, the failures are those of writes without an idempotency key.
+    `repeatables_fail` is not set, only writes without an idempotency key may fail.
     """
 
     parts: frozenset[str]
@@ -128,7 +129,7 @@ def reloaded() -> Fault:
     return Fault(frozenset(["api"]), lambda stack: stack.compose("kill", "--signal", "HUP", "api"), seconds=3.5)
 
 
-def one_killed(service: str, *, failures: Sequence[str] = ()) -> Fault:
+def one_killed(service: str, *, failures: Collection[str] = ()) -> Fault:
     """Return the fault that one of the containers of a service is killed, and started again."""
     return Fault(
         frozenset([service]),
@@ -184,18 +185,18 @@ FAULTS = {
 }
 # Of several replicas behind a proxy.
 REPLICATED = {
-    "replica-kill": one_killed("api", failures=[BAD_GATEWAY, GATEWAY_TIMEOUT]),
+    "replica-kill": one_killed("api", failures=NO_ANSWER),
     "replica-replace": Fault(
         frozenset(["api"]),
         lambda stack: stack.replace("api"),
-        failures=frozenset([BAD_GATEWAY, GATEWAY_TIMEOUT]),
+        failures=NO_ANSWER,
         repeatables_fail=False,
     ),
     "replica-scale-down": Fault(
         frozenset(["api"]),
         lambda stack: stack.scale(api=REPLICAS - 1),
         lambda stack: stack.scale(api=REPLICAS),
-        frozenset([BAD_GATEWAY, GATEWAY_TIMEOUT]),
+        NO_ANSWER,
         repeatables_fail=False,
     ),
     # {% if cookiecutter.queued_writes %}

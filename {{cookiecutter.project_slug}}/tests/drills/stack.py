@@ -57,7 +57,7 @@ class Stack:
         self._scale["worker"] = 2 if self._replicated else 1
         # {% endif %}
         self._compose = ["docker", "compose", "--project-name", name]
-        settings = {
+        settings: dict[str, object] = {
             "PORT": port,
             "COMPOSE_PROFILES": "",
             "DATABASE_HOST": "db",
@@ -77,16 +77,9 @@ class Stack:
             # {% endif %}
         }
         if self._replicated:
-            settings |= {
-                "PORT": "",
-                "PROXY_PORT": port,
-                "COMPOSE_PROFILES": "proxy,pooler",
-                "DATABASE_HOST": "pgbouncer",
-                "FORWARDED_ALLOW_IPS": "172.16.0.0/12,192.168.0.0/16",
-                "API_REPLICAS": replicas,
-                "PGBOUNCER_POOL_SIZE": POOLER_SIZE,
-                "WEB_CONCURRENCY": 1,
-            }
+            lines = (PROJECT / "scaled.env").read_text(encoding="utf-8").splitlines()
+            settings |= dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+            settings |= {"PROXY_PORT": port, "PGBOUNCER_POOL_SIZE": POOLER_SIZE, "WEB_CONCURRENCY": 1}
         self._environment = os.environ | {name: str(value) for name, value in settings.items()}
         self._published = "127.0.0.1", port
         self.address = self._published
