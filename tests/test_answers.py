@@ -275,7 +275,7 @@ def test_an_old_cookiecutter_renders_right_or_is_refused(tmp_path: Path, release
     assert done.returncode == 1
     assert "Cookiecutter 2.7 or newer" in done.stderr.splitlines()[0]
     assert not list((tmp_path / "no").iterdir())
-    typed = "\n" * 9 + "n\ny\nn\n\n"
+    typed = "\n" * 9 + "n\ny\nn\n\n\n"
     done = run_cookiecutter(tmp_path / "typed", str(ROOT), command=command, typed=typed)
     if version == "2.6.0":
         # It understands what is typed.
