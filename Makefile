@@ -66,3 +66,8 @@ bench-quick: .venv/done ## Measure the ratios that guard the architecture
 bench: .venv/done ## Measure every workload of every contender, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks full
 	$(BIN)/python -m benchmarks.page build/bench docs
+
+.PHONY: costs
+costs: .venv/done ## Measure what a request costs each part, and write docs/scaling.md
+	$(BIN)/python -m benchmarks costs
+	$(BIN)/python -m benchmarks.scaling build/bench docs

@@ -1,5 +1,6 @@
 """Every command of the documents is executed by a test: here, or in the test that is named here."""
 
+import json
 import re
 import shlex
 import shutil
@@ -141,6 +142,36 @@ def test_the_page_of_the_benchmarks_is_what_they_printed(tmp_path: Path) -> None
     assert (docs / "benchmarks.md").read_text(encoding="utf-8") == page
     for plot in (docs / "plots").iterdir():
         assert plot.read_bytes() == (ROOT / "docs/plots" / plot.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_costs_of_a_request_are_measured() -> None:
+    if not all(map(shutil.which, ("wrk", "hey", "docker"))):
+        pytest.skip("wrk, hey or docker is missing: the costs were not measured")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "costs"],
+        cwd=ROOT,
+        env=clean_environment() | {"ROUNDS": "1", "SECONDS": "1", "SCALE": "0.01"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = json.loads((ROOT / "build/bench/costs.json").read_text(encoding="utf-8"))
+    published = json.loads((ROOT / "docs/costs.json").read_text(encoding="utf-8"))
+    for kind, parts in published["costs"].items():
+        needed = {part for part, cost in parts.items() if cost > 1}
+        assert needed <= {part for part, cost in measured["costs"][kind].items() if cost > 0}, (kind, done.stdout)
+
+
+def test_the_page_of_scaling_is_what_is_reckoned(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "docs/costs.json", tmp_path)
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs/scaling.md", tmp_path / "docs")
+    subprocess.run([sys.executable, "-m", "benchmarks.scaling", tmp_path, tmp_path / "docs"], cwd=ROOT, check=True)
+    page = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
+    assert page.count("```text\n") == 3
+    assert (tmp_path / "docs/scaling.md").read_text(encoding="utf-8") == page
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_benchmarks() -> None:
