@@ -282,6 +282,21 @@ def test_the_connections_fit(python: Path, deployed: Path, rendered: Rendered, n
         assert scaler["spec"]["triggers"][0]["metadata"]["queueName"] == f"{name}.rows"
 
 
+@pytest.mark.parametrize("named", ["fullest", "least"])
+def test_the_test_of_the_project_is_clean_and_passes(python: Path, deployed: Path) -> None:
+    test = "tests/test_kubernetes.py"
+    for tool in (
+        ["pytest", "-q", "-p", "no:cacheprovider"],
+        ["ruff", "check", "--no-cache"],
+        ["ruff", "format", "--check"],
+    ):
+        command = [str(python), "-m", *tool, test]
+        done = subprocess.run(
+            command, cwd=deployed, env=clean_environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_pods_have_the_time_that_the_service_takes(rendered: Rendered) -> None:
     for manifests in rendered.values():
         spec = dict(pods_of(manifests))["Deployment/api"]["spec"]
