@@ -12,7 +12,7 @@ import pytest
 from tests import test_drills, test_lint, test_load, test_observe, test_render, test_stack, test_supply, test_variants
 from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
-from tests.variants import ROOT, TEMPLATE, core_variants, render
+from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, render
 
 # Commands that other tests execute, or that are this test run itself.
 EXECUTED_ELSEWHERE = {
@@ -87,7 +87,7 @@ def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
         arguments[0] = str(Path(sys.executable).parent / arguments[0])
         done = subprocess.run(
             [*arguments, "--output-dir", str(tmp_path / str(number))],
-            input="\n" * 12,
+            input="\n" * len(QUESTIONS),
             env=clean_environment(),
             capture_output=True,
             text=True,
