@@ -1,5 +1,5 @@
 """The manifests for Kubernetes, rendered by kustomize and looked at without a cluster: those of the fullest variant, of
-the least, and of one between them."""
+the least, and of two between them."""
 
 import copy
 import json
@@ -28,11 +28,15 @@ from tests.manifests import (
     problems,
 )
 from tests.test_docs import commands_of
-from tests.variants import TEMPLATE, core_variants, render, variants_to_test
+from tests.variants import TEMPLATE, core_variants, render
 
 OVERLAYS = ["development", "production"]
-# One between them is tested otherwise, too, so its environment is there.
-VARIANTS = {"fullest": core_variants()[0], "between": variants_to_test()[1], "least": core_variants()[-1]}
+VARIANTS = {
+    "fullest": core_variants()[0],
+    "queued": core_variants()[-1] | {"queued_writes": True},
+    "observed": core_variants()[-1] | {"observability": True},
+    "least": core_variants()[-1],
+}
 
 type Rendered = dict[str, list[Manifest]]
 
@@ -118,9 +122,8 @@ def test_each_file_is_valid_yaml_before_and_after() -> None:
         assert list(yaml.safe_load_all(path.read_text(encoding="utf-8"))), path
 
 
-def test_rules_are_made_anew_from_those_of_compose(deployed: Path, rendered: Rendered, named: str) -> None:
-    if not VARIANTS[named]["observability"]:
-        pytest.skip("there are no rules without observability")
+@pytest.mark.parametrize("named", [name for name, variant in VARIANTS.items() if variant["observability"]])
+def test_rules_are_made_anew_from_those_of_compose(deployed: Path, rendered: Rendered) -> None:
     rules = deployed / "observe/prometheus/rules"
     monitored = of_kind(rendered["production"], "PrometheusRule")
     # promtool looks at those of Compose: tests/test_observe.py.
@@ -224,9 +227,15 @@ print(json.dumps([NAME, *map(budget, json.load(sys.stdin))]))
 """
 
 
-def budgets(project: Path, *settings: dict[str, Any]) -> list[Any]:
+@pytest.fixture(scope="module")
+def python(projects: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the fullest variant has installed is enough for the others."""
+    return install(projects["fullest"], tmp_path_factory) / ".venv/bin/python"
+
+
+def budgets(python: Path, project: Path, *settings: dict[str, Any]) -> list[Any]:
     """Return the name of the service, and of each settings the planned and the allowed connections, or a refusal."""
-    command = [str(project / ".venv/bin/python"), "-c", BUDGETS]
+    command = [str(python), "-c", BUDGETS]
     done = subprocess.run(
         command,
         cwd=project,
@@ -258,15 +267,11 @@ def plans(manifests: list[Manifest], *, queued: bool) -> list[dict[str, Any]]:
     return [{"ENVIRONMENT": "production", **one} for one in (api, migrate, release, server, api | {"API_REPLICAS": 40})]
 
 
-def test_the_connections_fit(
-    deployed: Path, rendered: Rendered, named: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_the_connections_fit(python: Path, deployed: Path, rendered: Rendered, named: str) -> None:
     """By the check of the service itself."""
-    install(deployed, tmp_path_factory)
     queued = VARIANTS[named]["queued_writes"]
-    name, *found = budgets(
-        deployed, *plans(rendered["development"], queued=queued), *plans(rendered["production"], queued=queued)
-    )
+    settings = [one for overlay in OVERLAYS for one in plans(rendered[overlay], queued=queued)]
+    name, *found = budgets(python, deployed, *settings)
     for *fits, refusal in (found[:5], found[5:]):
         assert all(isinstance(one, list) and one[0] <= one[1] for one in fits), fits
         assert "40 API workers x 5 + 10 in reserve" in refusal
@@ -275,6 +280,21 @@ def test_the_connections_fit(
     assert f"2 x 20 + 10 = {planned}," in (deployed / "docs/kubernetes.md").read_text(encoding="utf-8")
     for scaler in of_kind(rendered["production"], "ScaledObject"):
         assert scaler["spec"]["triggers"][0]["metadata"]["queueName"] == f"{name}.rows"
+
+
+@pytest.mark.parametrize("named", ["fullest", "least"])
+def test_the_test_of_the_project_is_clean_and_passes(python: Path, deployed: Path) -> None:
+    test = "tests/test_kubernetes.py"
+    for tool in (
+        ["pytest", "-q", "-p", "no:cacheprovider"],
+        ["ruff", "check", "--no-cache"],
+        ["ruff", "format", "--check"],
+    ):
+        command = [str(python), "-m", *tool, test]
+        done = subprocess.run(
+            command, cwd=deployed, env=clean_environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_pods_have_the_time_that_the_service_takes(rendered: Rendered) -> None:
