@@ -55,7 +55,7 @@ lock: .venv/done ## Resolve the newest releases that the template allows
 	@test -n "$(PYTHON)" || { echo "Python 3.13 or newer is needed: install it, or name it with make PYTHON=/path/to/python."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement pyproject.toml --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement pyproject.toml --group dev
 	@touch $@
 
 .PHONY: bench-quick

@@ -178,8 +178,13 @@ def docker_project(answers: dict[str, Any], tmp_path_factory: pytest.TempPathFac
 
 def clean_environment() -> dict[str, str]:
     """Return the environment of a user whose shell sets nothing for the service."""
-    ours = ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "ENVIRONMENT", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-    return {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("TEST_")}
+    ours = ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "ENVIRONMENT", "VIRTUAL_ENV")
+    of_tools = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONDONTWRITEBYTECODE")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in (*ours, *of_tools) and not name.startswith("TEST_")
+    }
 
 
 def free_port() -> int:

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from app.highload.metrics.exposition import PATH
+from app.highload.reads.sharing import counters_of
 
 # {%- if cookiecutter.queued_writes +%}
 from app.highload.worker import Counters
@@ -82,6 +83,8 @@ async def exposed(client: httpx2.AsyncClient) -> dict[str, set[str]]:
     # Here the workers are this process.
     Counters.of("rows")
     # {% endif %}
+    # A service may share no route.
+    counters_of("/nowhere")
     await client.get("/nowhere")
     found: dict[str, set[str]] = {}
     for line in (await client.get(PATH)).text.splitlines():
