@@ -358,15 +358,17 @@ def test_the_servers_of_a_pipeline_are_those_of_the_containers(variant: dict[str
 
 
 def test_no_server_is_started_beside_those_of_a_pipeline(projects: dict[str, Path], pipeline: dict[str, Any]) -> None:
+    """And the service under test has no server but those that a test gives it."""
     variables = pipeline["test-stack"]["variables"]
-    addresses = "import os; print(*(url for name, url in os.environ.items() if name.startswith('TEST_')))"
+    print_addresses = "import json, os; print(json.dumps({n: v for n, v in os.environ.items() if n.endswith('_URL')}))"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.stack", sys.executable, "-c", addresses],
+        [sys.executable, "-m", "tests.stack", sys.executable, "-c", print_addresses],
         cwd=projects["gitlab"],
         # Where no program is found, no container is started.
-        env=environment_of(**variables, PATH=""),
+        env={**variables, "PATH": ""},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert sorted(done.stdout.split()) == sorted(variables.values()), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {f"TEST_{name}": url for name, url in variables.items()}

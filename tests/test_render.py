@@ -34,8 +34,9 @@ from tests.variants import (
 )
 from tests.variants import product as every_product
 
-# What must not be left of a template, and what would tell a reader that there was one.
-RESIDUE = re.compile(r"\{\{ *\w|\{%|%\}|\{#|cookiecutter|jinja", re.IGNORECASE)
+# What must not be left of a template, and what would tell a reader that there was one. After a dollar sign, it is an
+# expression of GitHub.
+RESIDUE = re.compile(r"(?<!\$)\{\{ *\w|\{%|%\}|\{#|cookiecutter|jinja", re.IGNORECASE)
 
 MODULES_OF_FEATURES = {
     "caching": {"redis", "hiredis"},

@@ -1,4 +1,4 @@
-"""Ask a running service whether it is ready, and let an item live and die there: python -m loadtest.smoke URL."""
+"""Ask a running service whether it is ready, and let an item live there: python -m loadtest.smoke URL."""
 
 import argparse
 import sys

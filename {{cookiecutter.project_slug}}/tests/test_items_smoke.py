@@ -43,7 +43,11 @@ def ask(answers: Answers, patience: float = 0) -> None:
 
 def test_a_queued_item_has_a_while_to_appear() -> None:
     ready, created, found, listed, *rest = RIGHT
-    early: Answers = [("GET /items/1", 404, {}), found, ("GET /items", 200, {"items": []})]
+    early: Answers = [
+        ("GET /items/1", 404, {}),
+        found,
+        ("GET /items", 200, {"items": []}),
+    ]
     ask([ready, created, *early, listed, *rest], patience=60)
 
 
@@ -73,7 +77,8 @@ async def test_a_service_that_works_is_left_as_it_was(
     client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await asyncio.to_thread(run, str(client.base_url), monkeypatch) == 0
-    assert capsys.readouterr().out == f"{client.base_url} is ready: an item was created, read, listed and deleted.\n"
+    said = capsys.readouterr().out
+    assert said == f"{client.base_url} is ready: an item was created, read, listed and deleted.\n"
     assert (await client.get("/items")).json()["items"] == []
 
 
