@@ -99,10 +99,10 @@ def get_page(number: int) -> Load:
     return send
 
 
-def get_any(paths: str) -> Load:
+def get_any(paths: str, *, connections: int = 100) -> Load:
     """Return the load of GETs of paths drawn uniformly from a file."""
     script = Script("uniform.lua", [PLACE / paths])
-    return lambda server: load.read(server.url, connections=100, seconds=SECONDS, script=script)
+    return lambda server: load.read(server.url, connections=connections, seconds=SECONDS, script=script)
 
 
 def get_any_kept(paths: str) -> Load:
