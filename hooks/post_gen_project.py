@@ -16,6 +16,7 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 FILES_OF_FEATURES = {
     "caching": [
         "app/highload/reads/cache.py",
+        "kubernetes/overlays/development/redis.yaml",
         "observe/prometheus/rules/cache.yml",
         "observe/prometheus/tests/cache.yml",
         "tests/highload/test_cache.py",
@@ -32,6 +33,9 @@ FILES_OF_FEATURES = {
         "app/highload/writes/queue.py",
         "app/highload/writes/queued.py",
         "app/tasks.py",
+        "kubernetes/autoscaling/worker.yaml",
+        "kubernetes/base/worker.yaml",
+        "kubernetes/overlays/development/rabbitmq.yaml",
         "observe/prometheus/rules/queue.yml",
         "observe/prometheus/tests/queue.yml",
         "tests/highload/releases.py",
@@ -52,6 +56,11 @@ FILES_OF_FEATURES = {
         "app/highload/tracing/tasks.py",
         "app/tracing.py",
         "docs/runbook.md",
+        "kubernetes/monitoring/exporters.yaml",
+        "kubernetes/monitoring/kustomization.yaml",
+        "kubernetes/monitoring/monitors.yaml",
+        "kubernetes/monitoring/network.yaml",
+        "kubernetes/monitoring/rules.yaml",
         "observe/Dockerfile",
         "observe/grafana/dashboards/dashboards.yml",
         "observe/grafana/dashboards/service.json",
@@ -70,7 +79,7 @@ FILES_OF_FEATURES = {
         "tests/test_observe.py",
     ],
 }
-# Of a question with choices: the files of each answer. They hold no code, so no other file knows of them.
+# Of a question with choices: the files of each answer.
 FILES_OF_CHOICES = {
     "ci": {
         "github": [
@@ -81,6 +90,41 @@ FILES_OF_CHOICES = {
         "gitlab": [
             ".gitlab-ci.yml",
             ".gitlab/docker-compose.yml",
+        ],
+    },
+    "deployment": {
+        "kubernetes": [
+            "docs/kubernetes.md",
+            "kubernetes/autoscaling/api.yaml",
+            "kubernetes/autoscaling/kustomization.yaml",
+            "kubernetes/autoscaling/worker.yaml",
+            "kubernetes/base/api.yaml",
+            "kubernetes/base/kustomization.yaml",
+            "kubernetes/base/migrate.yaml",
+            "kubernetes/base/network.yaml",
+            "kubernetes/base/pgbouncer.ini",
+            "kubernetes/base/pooler.yaml",
+            "kubernetes/base/settings.env",
+            "kubernetes/base/worker.yaml",
+            "kubernetes/monitoring/exporters.yaml",
+            "kubernetes/monitoring/kustomization.yaml",
+            "kubernetes/monitoring/monitors.yaml",
+            "kubernetes/monitoring/network.yaml",
+            "kubernetes/monitoring/rules.yaml",
+            "kubernetes/overlays/development/database.ini",
+            "kubernetes/overlays/development/kustomization.yaml",
+            "kubernetes/overlays/development/namespace.yaml",
+            "kubernetes/overlays/development/postgres.yaml",
+            "kubernetes/overlays/development/rabbitmq.yaml",
+            "kubernetes/overlays/development/redis.yaml",
+            "kubernetes/overlays/development/roles.sh",
+            "kubernetes/overlays/development/settings.env",
+            "kubernetes/overlays/production/database.ini",
+            "kubernetes/overlays/production/kustomization.yaml",
+            "kubernetes/overlays/production/namespace.yaml",
+            "kubernetes/overlays/production/servers.yaml",
+            "kubernetes/overlays/production/settings.env",
+            "tests/test_kubernetes.py",
         ],
     },
 }

@@ -38,6 +38,19 @@ EXECUTED_ELSEWHERE = {
     test_observe.BUILD: test_observe.test_promtool_accepts_the_rules_and_their_cases,
     test_observe.CHECK: test_observe.test_promtool_accepts_the_rules_and_their_cases,
     test_observe.DOWN: test_observe.stack_of,
+    # As the drills do it, which take `scaled.env` into their environment.
+    "cat scaled.env >> .env": test_drills.test_replicas_come_and_go_without_a_failed_read,
+    "docker compose up --build -d --wait --scale api=3 --scale worker=2": (
+        test_drills.test_replicas_come_and_go_without_a_failed_read
+    ),
+    "docker compose up --build -d --wait --scale api=3": test_drills.test_replicas_come_and_go_without_a_failed_read,
+    "docker compose up --build -d --wait --no-deps --no-recreate --scale api=6 api": (
+        test_drills.test_replicas_come_and_go_without_a_failed_read
+    ),
+    "docker compose up -d --wait --no-deps --scale api=3 api": (
+        test_drills.test_replicas_come_and_go_without_a_failed_read
+    ),
+    "make drill-replicas": test_drills.test_replicas_come_and_go_without_a_failed_read,
 }
 
 

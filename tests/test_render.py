@@ -175,7 +175,9 @@ def assert_answers_are_used(files: dict[str, str], answers: dict[str, Any]) -> N
 def test_many_workers_get_enough_connections(tmp_path: Path) -> None:
     compose = yaml.safe_load((render(tmp_path, workers="64") / "docker-compose.yml").read_text(encoding="utf-8"))
     assert compose["services"]["api"]["environment"]["DB_MAX_CONNECTIONS"] == "${DB_MAX_CONNECTIONS:-340}"
-    assert compose["services"]["db"]["command"][-1] == "max_connections=${DB_MAX_CONNECTIONS:-340}"
+    assert compose["services"]["db"]["command"][-1] == (
+        "max_connections=${POSTGRES_MAX_CONNECTIONS:-${DB_MAX_CONNECTIONS:-340}}"
+    )
 
 
 @pytest.mark.parametrize("variant", core_variants(), ids=name_of)

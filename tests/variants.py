@@ -33,7 +33,7 @@ SAMPLES: dict[str, list[str]] = {
 
 # Questions whose answers add files and change nothing else: each variant is rendered with one of them, in turn, and
 # their own tests try them. All other tests take the default.
-FILES_ONLY = ("ci",)
+FILES_ONLY = ("ci", "deployment")
 
 # The answers that this run is for, where it is for one variant: JSON in the environment.
 ONLY: dict[str, Any] = json.loads(os.environ.get("ANSWERS", "{}"))

@@ -17,12 +17,23 @@ import pytest
 from tests.drills import __main__ as drills
 from tests.drills.__main__ import ENOUGH_OF_A_CPU
 from tests.drills.drill import Outcome, judge
-from tests.drills.faults import BROKEN, FAULTS, REFUSED, SILENT, UNAVAILABLE, Fault, together
-from tests.drills.history import Record, Shown
+from tests.drills.faults import (
+    BAD_GATEWAY,
+    BROKEN,
+    FAULTS,
+    GATEWAY_TIMEOUT,
+    REFUSED,
+    REPLICATED,
+    SILENT,
+    UNAVAILABLE,
+    Fault,
+    together,
+)
+from tests.drills.history import Record, Shown, create, page
 from tests.drills.linearizability import Verdict
 from tests.drills.load import Load
 from tests.drills.machine import share_of_a_cpu
-from tests.drills.stack import FREEZE_ATTEMPTS, Stack
+from tests.drills.stack import FREEZE_ATTEMPTS, REPLICAS, Stack
 
 GOOD = Outcome("", "", [], [])
 WRONG = Outcome("", "", ["1 accepted items are lost"], ["goodput was 0.10 of the peak"])
@@ -151,6 +162,30 @@ def test_of_several_faults_clients_may_see_what_each_alone_may_show(first: str) 
 )
 def test_what_no_part_excuses_counts(names: str, seen: dict[str, Any], wrong: list[str], slow: list[str]) -> None:
     assert judged(together([FAULTS[name] for name in names.split()]), **seen)[2:] == (wrong, slow)
+
+
+@pytest.mark.parametrize(
+    ("failure", "wrong", "slow"),
+    [
+        (BAD_GATEWAY, ["1 requests failed that a proxy may send again"], []),
+        (GATEWAY_TIMEOUT, [], ["1 requests ended in 504"]),
+    ],
+)
+def test_behind_a_proxy_nothing_fails_that_may_be_sent_again(failure: str, wrong: list[str], slow: list[str]) -> None:
+    stack = Stack("drill", 8900, replicas=REPLICAS)
+    repeatable = [(page(), [wrong, slow]), (create("a", keyed=True), [wrong, slow])]
+    for ask, judgement in (*repeatable, (create("a", keyed=False), [[], []])):
+        load = Load(stack)
+        load.seconds = 1.0
+        load.fail(ask, failure, 1.0)
+        outcome = judge(
+            *(stack, REPLICATED["replica-kill"], load, Verdict(9, 1)),
+            stored=[],
+            struck=1,
+            repaired=3,
+            newest_listed_after=0.0,
+        )
+        assert list(outcome[2:]) == judgement
 
 
 def test_what_clients_deleted_is_not_lost() -> None:

@@ -18,7 +18,7 @@ import uvloop
 
 from loadtest.resource import TABLE
 from tests.drills.drill import HEADER, Outcome, drill
-from tests.drills.faults import DEPLOYS, FAULTS, together
+from tests.drills.faults import DEPLOYS, FAULTS, REPLICATED, together
 from tests.drills.machine import share_of_a_cpu
 from tests.drills.overload import overload
 from tests.drills.siege import siege
@@ -49,7 +49,8 @@ def run_drill(stack: Stack, names: Sequence[str], report: TextIO) -> Outcome:
     if names[0] in CLIENTS:
         outcome = uvloop.run(CLIENTS[names[0]](stack))
     else:
-        outcome = asyncio.run(drill(stack, "+".join(names), together([FAULTS[name] for name in names])))
+        faults = FAULTS | REPLICATED
+        outcome = asyncio.run(drill(stack, "+".join(names), together([faults[name] for name in names])))
     say(report, f"{'+'.join(names):<31}{outcome.counts}  {outcome.details}")
     for sentence in outcome.wrong:
         say(report, f"  FAILED: {sentence}")
@@ -103,7 +104,7 @@ def main() -> int:
         with (PROJECT / "drill-report.txt").open("w", encoding="utf-8") as report:
             return min(1, run_drills(stack, arguments, report))
     finally:
-        stack.compose("down", "--volumes", "--timeout", "5")
+        stack.remove()
 
 
 if __name__ == "__main__":
