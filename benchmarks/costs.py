@@ -92,7 +92,8 @@ def seconds_of_parts(processes: Mapping[str, int]) -> dict[str, float]:
 
 def costs_of(requests: float, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """Return the microseconds of each part for each of some requests."""
-    return {part: (after[part] - seconds) / requests * 1e6 for part, seconds in before.items()}
+    # The clock of a process ticks a hundred times a second.
+    return {part: max(0, after[part] - seconds) / requests * 1e6 for part, seconds in before.items()}
 
 
 def measure(kind: Kind, server: Server) -> dict[str, float]:
