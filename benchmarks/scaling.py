@@ -70,7 +70,10 @@ type Document = Mapping[str, Any]
 
 
 def demand(rate: float, document: Document, a: Assumptions) -> Demand:
-    """Return what a rate takes of the service with cache and queue."""
+    """Return what a rate takes of the service with cache and queue.
+
+    Raises ValueError when a worker has no time left beside the lists that it reads anew.
+    """
     costs: Mapping[str, Mapping[str, float]] = document["costs"]
     sizes: Mapping[str, int] = document["bytes"]
     writes = rate * a.writes
@@ -85,6 +88,8 @@ def demand(rate: float, document: Document, a: Assumptions) -> Demand:
     # Each worker misses the list after a flush; it reads one after the other, however many flushes there are.
     misses_of_a_worker = min(writes, 1 / a.seconds_of_a_list)
     lost = misses_of_a_worker * costs["list, miss"]["API"] / 1e6 / a.busy
+    if lost >= 1:
+        raise ValueError("A worker that only reads lists is too busy: raise seconds_of_a_list, or make pages shorter.")
     api = busy("API", requests) / (1 - lost)
     # A worker that gets few lists misses no more than those.
     misses = min(lists, max(1, api) * misses_of_a_worker)

@@ -54,3 +54,8 @@ def test_only_misses_make_a_worker_lose_time() -> None:
     costs = DOCUMENT["costs"]
     hit = (costs["list, hit"]["API"] + costs["item, hit"]["API"]) / 2 + costs["item, miss"]["API"] * 0.1 / 2
     assert reads.api == pytest.approx(10_000 * hit / 1e6 / a.busy, rel=1e-3)
+
+
+def test_workers_that_only_read_lists_are_refused() -> None:
+    with pytest.raises(ValueError, match="raise seconds_of_a_list"):
+        demand(10_000, DOCUMENT, Assumptions(seconds_of_a_list=1e-4))

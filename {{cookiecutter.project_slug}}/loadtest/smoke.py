@@ -1,4 +1,7 @@
-"""Ask a running service whether it is ready, and let an item live there: python -m loadtest.smoke URL."""
+"""Ask a running service whether it is ready: python -m loadtest.smoke URL.
+
+An item lives and dies there.
+"""
 
 import argparse
 import sys
