@@ -5,7 +5,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -301,7 +301,7 @@ def create_engine(url: str, *, name: str, pool_size: int, timeout: float) -> Asy
     )
 
 
-def of_several_hosts() -> Callable[..., Awaitable[asyncpg.Connection]]:
+def of_several_hosts() -> Callable[..., Coroutine[Any, Any, asyncpg.Connection]]:
     """Return what connects to the first of several hosts that is right, as asyncpg does.
 
     The driver asks them in turn within one timeout, and one that is off may let it wait for all of that. So after each

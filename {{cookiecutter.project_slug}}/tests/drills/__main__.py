@@ -17,6 +17,7 @@ from typing import TextIO
 import uvloop
 
 from loadtest.resource import TABLE
+from tests.drills.clusters import CLUSTER_FAULTS
 from tests.drills.drill import HEADER, Outcome, drill
 from tests.drills.faults import DEPLOYS, FAULTS, together
 from tests.drills.machine import share_of_a_cpu
@@ -25,6 +26,7 @@ from tests.drills.siege import siege
 from tests.drills.stack import PROJECT, Stack
 
 CLIENTS = {"overload": overload, "bad-clients": siege}
+ALL = FAULTS | CLUSTER_FAULTS
 ATTEMPTS = 2
 # With less, a program is slow because of others.
 ENOUGH_OF_A_CPU = 0.8
@@ -49,7 +51,7 @@ def run_drill(stack: Stack, names: Sequence[str], report: TextIO) -> Outcome:
     if names[0] in CLIENTS:
         outcome = uvloop.run(CLIENTS[names[0]](stack))
     else:
-        outcome = asyncio.run(drill(stack, "+".join(names), together([FAULTS[name] for name in names])))
+        outcome = asyncio.run(drill(stack, "+".join(names), together([ALL[name] for name in names])))
     say(report, f"{'+'.join(names):<31}{outcome.counts}  {outcome.details}")
     for sentence in outcome.wrong:
         say(report, f"  FAILED: {sentence}")
@@ -90,14 +92,22 @@ def main() -> int:
     """Run the drills that are named, a sample, or all of them; or any of them until the time is over."""
     parser = argparse.ArgumentParser(prog="make drill", description=__doc__)
     names = [*FAULTS, *CLIENTS]
-    parser.add_argument("fault", nargs="*", choices=[*names, []], help="some of these; all without an argument")
+    parser.add_argument(
+        "fault",
+        nargs="*",
+        choices=[*names, *CLUSTER_FAULTS, []],
+        help=f"some of these; without an argument all but those of clusters, {', '.join(CLUSTER_FAULTS)}",
+    )
     parser.add_argument("--port", type=int, default=8900, help="port of the drill's API")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="repeats the draws of a run")
     parser.add_argument("--sample", type=int, choices=range(1, len(names) + 1), help="run so many, drawn by chance")
     parser.add_argument("--minutes", type=float, help="run any, also several at once, until so much time is over")
     arguments = parser.parse_args()
     random.seed(arguments.seed)
-    stack = Stack(f"{PROJECT.name}-drill", arguments.port)
+    cluster = not CLUSTER_FAULTS.keys().isdisjoint(arguments.fault)
+    if cluster and not CLUSTER_FAULTS.keys() >= set(arguments.fault):
+        parser.error(f"{', '.join(CLUSTER_FAULTS)} strike clusters, which are another stack: name only such together")
+    stack = Stack(f"{PROJECT.name}-drill", arguments.port, cluster=cluster)
     try:
         stack.up("--build")
         with (PROJECT / "drill-report.txt").open("w", encoding="utf-8") as report:

@@ -77,7 +77,7 @@ async def drill(stack: Stack, name: str, fault: Fault) -> Outcome:
     )
     if verdict.reason:
         history.dump(load.history, PROJECT / f"drill-history-{name}.jsonl")
-    return judge(
+    outcome = judge(
         stack,
         fault,
         load,
@@ -87,6 +87,8 @@ async def drill(stack: Stack, name: str, fault: Fault) -> Outcome:
         repaired=repaired,
         newest_listed_after=newest_listed_after,
     )
+    await asyncio.to_thread(fault.restore, stack)
+    return outcome
 
 
 def judge(

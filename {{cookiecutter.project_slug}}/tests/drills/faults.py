@@ -32,7 +32,8 @@ class Fault(NamedTuple):
     """How to break parts, how to repair them, and what README.md lets clients see of it.
 
     `strike` returns when the parts are broken, `repair` when they answer their health checks again. A client gets a 503
-    within `unavailable_within` seconds, and no answer that is older than `oldest` seconds.
+    within `unavailable_within` seconds, and no answer that is older than `oldest` seconds. `restore` puts in order what
+    else has changed, for the next drill.
     """
 
     parts: frozenset[str]
@@ -42,6 +43,7 @@ class Fault(NamedTuple):
     seconds: float = FAULT_SECONDS
     unavailable_within: float = UNAVAILABLE_LIMIT
     oldest: float = OLDEST
+    restore: Callable[[Stack], object] = lambda _: None
 
 
 def killed(*services: str, failures: Sequence[str] = (), cache_away: bool = False) -> Fault:
@@ -181,6 +183,10 @@ def together(faults: Sequence[Fault]) -> Fault:
         for fault in sorted(faults, key=lambda fault: not fault.parts.isdisjoint(OURS)):
             fault.repair(stack)
 
+    def restore(stack: Stack) -> None:
+        for fault in faults:
+            fault.restore(stack)
+
     return Fault(
         frozenset().union(*(fault.parts for fault in faults)),
         strike,
@@ -189,4 +195,5 @@ def together(faults: Sequence[Fault]) -> Fault:
         max(fault.seconds for fault in faults),
         max(fault.unavailable_within for fault in faults),
         max(fault.oldest for fault in faults),
+        restore,
     )

@@ -26,6 +26,7 @@ WORKER_REPLICAS = 3
 WORKER_CONCURRENCY = 2
 # {% endif %}
 PORT = 8000
+CLUSTER_FILES = ("docker-compose.yml", "docker-compose.cluster.yml")
 # Seconds that a container has to end, of the 35 and 60 after which Docker kills it.
 STOP_LIMIT = 15.0
 # What runc says where the next attempt may succeed.
@@ -42,8 +43,11 @@ CONNECTIONS = """
 class Stack:
     """The containers, and what a drill does to them."""
 
-    def __init__(self, name: str, port: int) -> None:
-        self._compose = ["docker", "compose", "--project-name", name]
+    def __init__(self, name: str, port: int, *, cluster: bool = False) -> None:
+        files = [f"--file={file}" for file in CLUSTER_FILES] if cluster else []
+        self._compose = ["docker", "compose", "--project-name", name, *files]
+        # The services of PostgreSQL.
+        self.primary, self.standby = "db", "standby"
         settings = {
             "PORT": port,
             # The servers of the compose file, whatever .env names.
@@ -139,7 +143,7 @@ class Stack:
 
     def sql(self, statement: str) -> list[str]:
         """Run a statement and return the lines of its result."""
-        return self.compose(*psql(), text=statement).splitlines()
+        return self.compose(*psql(self.primary), text=statement).splitlines()
 
     def processes(self, service: str, pattern: str) -> list[str]:
         """Return the ids of the processes that the service of a container started, and exit where there are none."""
@@ -217,7 +221,7 @@ class Stack:
         statement = " ".join(CONNECTIONS.split()).removesuffix(";") + " \\watch i=0.2 c=100\n"
         while True:
             process = await asyncio.create_subprocess_exec(
-                *(*self._compose, *psql("--quiet")),
+                *(*self._compose, *psql(self.primary, "--quiet")),
                 cwd=PROJECT,
                 env=self._environment,
                 stdin=asyncio.subprocess.PIPE,
@@ -252,9 +256,9 @@ def output_of(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def psql(*options: str) -> list[str]:
+def psql(service: str, *options: str) -> list[str]:
     """Return the command that reads statements from its input."""
-    return ["exec", "-T", "db", "psql", "-U", "postgres", "-d", "db", "--tuples-only", "--no-align", *options]
+    return ["exec", "-T", service, "psql", "-U", "postgres", "-d", "db", "--tuples-only", "--no-align", *options]
 
 
 def connection_budget() -> int:
