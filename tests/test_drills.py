@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import free_port, make
+from tests.variants import is_fullest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("docker")]
 FLOODS = {"overload", "bad-clients"}
@@ -53,6 +54,16 @@ def faults_of(answers: dict[str, Any]) -> set[str]:
 def test_no_fault_loses_or_doubles_an_item(project: Path, answers: dict[str, Any]) -> None:
     printed = drilled(project, "drill")
     assert_nothing_lost(printed, names=faults_of(answers))
+
+
+CLUSTER_FAULTS = ("database-promote", "cache-node-kill", "broker-leader-kill")
+
+
+def test_no_fault_of_a_cluster_loses_or_doubles_an_item(project: Path, answers: dict[str, Any]) -> None:
+    if not is_fullest(answers):
+        pytest.skip("the fullest variant has all clusters")
+    printed = drilled(project, "drill", f"FAULT={' '.join(CLUSTER_FAULTS)}")
+    assert_nothing_lost(printed, names=set(CLUSTER_FAULTS))
 
 
 def test_a_soak_loses_or_doubles_no_item(project: Path, answers: dict[str, Any]) -> None:

@@ -7,13 +7,13 @@ from tests.drills.stack import Stack
 def promote(stack: Stack) -> None:
     """Let the standby take the place of the primary, which is off; it does not wait for a standby of its own."""
     stack.primary, stack.standby = stack.standby, stack.primary
-    stack.sql("ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf(); SELECT pg_promote();")
+    stack.compose("exec", "-T", stack.primary, "sh", "/promote.sh")
 
 
 def make_standby(stack: Stack) -> None:
     """Let the node that was the primary copy the new one, which waits for it from then on."""
-    empty = 'find "$PGDATA" -mindepth 1 -delete'
-    stack.compose("run", "--rm", "--no-deps", "--entrypoint", "sh", stack.standby, "-c", empty)
+    stack.compose("stop", stack.standby)
+    stack.compose("run", "--rm", "--no-deps", "--entrypoint", "sh", stack.standby, "/node.sh", "copy")
     stack.up("--no-deps", stack.standby)
     stack.compose("exec", "-T", stack.primary, "sh", "/docker-entrypoint-initdb.d/standby.sh")
 

@@ -139,33 +139,32 @@ async def test_a_connection_sets_nothing_that_a_pooler_refuses() -> None:
 async def test_a_host_that_lets_wait_is_asked_last_next_time() -> None:
     """The primary is off and another host has taken its place: the first attempt must not be like all others."""
     asked: asyncio.Queue[str] = asyncio.Queue()
-    over = asyncio.Event()
 
     def silent(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-        async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await asked.put(name)
-            await over.wait()
+            await reader.read()
             writer.close()
 
         return accept
 
     connect = of_several_hosts()
-    servers = [await asyncio.start_server(silent(name), "127.0.0.1", 0) for name in ("first", "second")]
-    ports = [server.sockets[0].getsockname()[1] for server in servers]
-    hosts = ["127.0.0.1"] * len(ports)
-    for expected in ("first", "second", "first"):
-        attempts = [
-            asyncio.create_task(connect(host=hosts, port=ports, user="u", database="d", ssl="disable"))
-            for _ in range(2)
-        ]
-        assert [await asked.get() for _ in attempts] == [expected] * 2
-        for attempt in attempts:
-            attempt.cancel()
-        await asyncio.wait(attempts)
-    over.set()
-    for server in servers:
-        server.close()
-        await server.wait_closed()
+    begun_with: list[list[str]] = []
+    async with (
+        await asyncio.start_server(silent("first"), "127.0.0.1", 0) as first,
+        await asyncio.start_server(silent("second"), "127.0.0.1", 0) as second,
+    ):
+        ports = [server.sockets[0].getsockname()[1] for server in (first, second)]
+        for _ in range(3):
+            attempts = [
+                asyncio.create_task(connect(host=["127.0.0.1"] * 2, port=ports, user="u", database="d", ssl="disable"))
+                for _ in range(2)
+            ]
+            begun_with.append([await asked.get() for _ in attempts])
+            for attempt in attempts:
+                attempt.cancel()
+            await asyncio.wait(attempts)
+    assert begun_with == [["first"] * 2, ["second"] * 2, ["first"] * 2]
 
 
 async def test_no_host_of_the_right_kind_is_an_outage(postgresql_url: str) -> None:
