@@ -194,7 +194,7 @@ def test_secrets_are_random_private_and_nowhere_else(tmp_path: Path) -> None:
         subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
         ignored = subprocess.run(["git", "check-ignore", "--quiet", ".env"], cwd=project, check=False)
         assert ignored.returncode == 0
-    assert len(set(secrets)) == 10
+    assert len(set(secrets)) == 14
     assert min(map(len, secrets)) >= 32
 
     config = yaml.safe_load(Path(os.environ["COOKIECUTTER_CONFIG"]).read_text(encoding="utf-8"))
