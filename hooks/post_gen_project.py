@@ -1,6 +1,7 @@
 """Remove the files of features that are off, name the resource, make the secrets, and say what to do next."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 FILES_OF_FEATURES = {
     "caching": [
         "app/highload/reads/cache.py",
+        "kubernetes/overlays/development/redis.yaml",
         "observe/prometheus/rules/cache.yml",
         "observe/prometheus/tests/cache.yml",
         "tests/highload/test_cache.py",
@@ -31,6 +33,9 @@ FILES_OF_FEATURES = {
         "app/highload/writes/queue.py",
         "app/highload/writes/queued.py",
         "app/tasks.py",
+        "kubernetes/autoscaling/worker.yaml",
+        "kubernetes/base/worker.yaml",
+        "kubernetes/overlays/development/rabbitmq.yaml",
         "observe/prometheus/rules/queue.yml",
         "observe/prometheus/tests/queue.yml",
         "tests/highload/releases.py",
@@ -51,6 +56,11 @@ FILES_OF_FEATURES = {
         "app/highload/tracing/tasks.py",
         "app/tracing.py",
         "docs/runbook.md",
+        "kubernetes/monitoring/exporters.yaml",
+        "kubernetes/monitoring/kustomization.yaml",
+        "kubernetes/monitoring/monitors.yaml",
+        "kubernetes/monitoring/network.yaml",
+        "kubernetes/monitoring/rules.yaml",
         "observe/Dockerfile",
         "observe/grafana/dashboards/dashboards.yml",
         "observe/grafana/dashboards/service.json",
@@ -68,6 +78,55 @@ FILES_OF_FEATURES = {
         "tests/test_items_tracing.py",
         "tests/test_observe.py",
     ],
+}
+# Of a question with choices: the files of each answer.
+FILES_OF_CHOICES = {
+    "ci": {
+        "github": [
+            ".github/dependabot.yml",
+            ".github/workflows/audit.yml",
+            ".github/workflows/ci.yml",
+        ],
+        "gitlab": [
+            ".gitlab-ci.yml",
+            ".gitlab/docker-compose.yml",
+        ],
+    },
+    "deployment": {
+        "kubernetes": [
+            "docs/kubernetes.md",
+            "kubernetes/autoscaling/api.yaml",
+            "kubernetes/autoscaling/kustomization.yaml",
+            "kubernetes/autoscaling/worker.yaml",
+            "kubernetes/base/api.yaml",
+            "kubernetes/base/kustomization.yaml",
+            "kubernetes/base/migrate.yaml",
+            "kubernetes/base/network.yaml",
+            "kubernetes/base/pgbouncer.ini",
+            "kubernetes/base/pooler.yaml",
+            "kubernetes/base/settings.env",
+            "kubernetes/base/worker.yaml",
+            "kubernetes/monitoring/exporters.yaml",
+            "kubernetes/monitoring/kustomization.yaml",
+            "kubernetes/monitoring/monitors.yaml",
+            "kubernetes/monitoring/network.yaml",
+            "kubernetes/monitoring/rules.yaml",
+            "kubernetes/overlays/development/database.ini",
+            "kubernetes/overlays/development/kustomization.yaml",
+            "kubernetes/overlays/development/namespace.yaml",
+            "kubernetes/overlays/development/postgres.yaml",
+            "kubernetes/overlays/development/rabbitmq.yaml",
+            "kubernetes/overlays/development/redis.yaml",
+            "kubernetes/overlays/development/roles.sh",
+            "kubernetes/overlays/development/settings.env",
+            "kubernetes/overlays/production/database.ini",
+            "kubernetes/overlays/production/kustomization.yaml",
+            "kubernetes/overlays/production/namespace.yaml",
+            "kubernetes/overlays/production/servers.yaml",
+            "kubernetes/overlays/production/settings.env",
+            "tests/test_kubernetes.py",
+        ],
+    },
 }
 # JSON has no comments, so tags cannot take out a part of the dashboard.
 DASHBOARD = Path("observe/grafana/dashboards/service.json")
@@ -112,15 +171,15 @@ IMAGE_USER = 10001
 
 def remove_files_of_features_that_are_off(rendered: set[Path]) -> None:
     """Leave no file behind that the chosen variant does not use, and keep those that were not rendered now."""
-    for feature, paths in FILES_OF_FEATURES.items():
-        if not ANSWERS[feature]:
-            for path in rendered.intersection(map(Path, paths)):
-                # A file of two features that are off is gone already.
-                path.unlink(missing_ok=True)
-                # A directory that is not empty stays.
-                with contextlib.suppress(OSError):
-                    for directory in path.parents:
-                        directory.rmdir()
+    off = [paths for feature, paths in FILES_OF_FEATURES.items() if not ANSWERS[feature]]
+    for question, choices in FILES_OF_CHOICES.items():
+        off += [paths for choice, paths in choices.items() if choice != ANSWERS[question]]
+    for path in rendered.intersection(map(Path, itertools.chain.from_iterable(off))):
+        path.unlink()
+        # A directory that is not empty stays.
+        with contextlib.suppress(OSError):
+            for directory in path.parents:
+                directory.rmdir()
     if DASHBOARD in rendered and DASHBOARD.exists():
         text = without_rows_of_features_that_are_off(DASHBOARD.read_text(encoding="utf-8"))
         DASHBOARD.write_text(text, encoding="utf-8", newline="\n")

@@ -149,7 +149,7 @@ def test_a_good_slug_is_accepted(tmp_path: Path, slug: str) -> None:
 
 
 def test_the_answers_can_be_typed(tmp_path: Path) -> None:
-    typed = "\n".join(["Shop", "", "gadget", "", "", "", "2", "1", "auto", "n", "y", "y"]) + "\n"
+    typed = "\n".join(["Shop", "", "gadget", "", "", "", "2", "1", "auto", "n", "y", "y", "2", "2"]) + "\n"
     done = run_cookiecutter(tmp_path, str(ROOT), typed=typed)
     project = tmp_path / "shop"
     assert_rendered(done, project)
@@ -160,6 +160,8 @@ def test_the_answers_can_be_typed(tmp_path: Path) -> None:
     assert not (project / "app/highload/reads/cache.py").exists()
     assert (project / "app/tasks.py").exists()
     assert (project / "app/routes/gadgets.py").exists()
+    assert (project / ".gitlab-ci.yml").exists()
+    assert (project / "kubernetes/base/worker.yaml").exists()
     assert re.search(r"^GRAFANA_PASSWORD=.{32}", (project / ".env").read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -274,7 +276,7 @@ def test_an_old_cookiecutter_renders_right_or_is_refused(tmp_path: Path, release
     assert done.returncode == 1
     assert "Cookiecutter 2.7 or newer" in done.stderr.splitlines()[0]
     assert not list((tmp_path / "no").iterdir())
-    typed = "\n" * 9 + "n\ny\nn\n"
+    typed = "\n" * 9 + "n\ny\nn\n\n\n"
     done = run_cookiecutter(tmp_path / "typed", str(ROOT), command=command, typed=typed)
     if version == "2.6.0":
         # It understands what is typed.

@@ -12,7 +12,7 @@ import pytest
 from tests import test_drills, test_lint, test_load, test_observe, test_render, test_stack, test_supply, test_variants
 from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
-from tests.variants import ROOT, TEMPLATE, core_variants, render
+from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, render
 
 # Its drill starts such a stack, promotes, and makes a standby, with these commands and the name of its own project.
 CLUSTERS = test_drills.test_no_fault_of_a_cluster_loses_or_doubles_an_item
@@ -26,7 +26,7 @@ EXECUTED_ELSEWHERE = {
     "make test": test_variants.test_the_tests_of_the_variant_pass,
     "make test-stack": test_stack.test_all_tests_of_the_variant_pass_on_real_servers,
     "make drill": test_drills.test_no_fault_loses_or_doubles_an_item,
-    **{f"make drill FAULT={fault}": CLUSTERS for fault in test_drills.CLUSTER_FAULTS},
+    "make drill-clusters": CLUSTERS,
     f"{CLUSTER} up --build -d --wait": CLUSTERS,
     f"{CLUSTER} exec standby sh /promote.sh": CLUSTERS,
     f"{CLUSTER} stop db": CLUSTERS,
@@ -42,12 +42,26 @@ EXECUTED_ELSEWHERE = {
     "make audit": test_supply.test_an_audit_is_clean_only_when_everything_was_asked,
     "make lock": test_render.test_requirements_satisfy_the_ranges,
     test_variants.ORIGINAL_COMMAND: test_variants.test_the_variant_boots_and_serves,
-    "docker compose up --build -d --wait": test_stack.test_an_item_lives_and_dies,
-    "docker compose down -v": test_stack.stack,
+    test_stack.UP: test_stack.test_an_item_lives_and_dies,
+    test_stack.SMOKE: test_stack.test_a_pipeline_asks_the_service,
+    test_stack.DOWN: test_stack.stack,
     test_observe.UP: test_observe.stack,
     test_observe.BUILD: test_observe.test_promtool_accepts_the_rules_and_their_cases,
     test_observe.CHECK: test_observe.test_promtool_accepts_the_rules_and_their_cases,
     test_observe.DOWN: test_observe.stack_of,
+    # As the drills do it, which take `scaled.env` into their environment.
+    "cat scaled.env >> .env": test_drills.test_replicas_come_and_go_without_a_failed_read,
+    "docker compose up --build -d --wait --scale api=3 --scale worker=2": (
+        test_drills.test_replicas_come_and_go_without_a_failed_read
+    ),
+    "docker compose up --build -d --wait --scale api=3": test_drills.test_replicas_come_and_go_without_a_failed_read,
+    "docker compose up --build -d --wait --no-deps --no-recreate --scale api=6 api": (
+        test_drills.test_replicas_come_and_go_without_a_failed_read
+    ),
+    "docker compose up -d --wait --no-deps --scale api=3 api": (
+        test_drills.test_replicas_come_and_go_without_a_failed_read
+    ),
+    "make drill-replicas": test_drills.test_replicas_come_and_go_without_a_failed_read,
 }
 
 
@@ -85,7 +99,7 @@ def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
         arguments[0] = str(Path(sys.executable).parent / arguments[0])
         done = subprocess.run(
             [*arguments, "--output-dir", str(tmp_path / str(number))],
-            input="\n" * 12,
+            input="\n" * len(QUESTIONS),
             env=clean_environment(),
             capture_output=True,
             text=True,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import free_port, make
+from tests.test_proxy import use_the_newest_nginx
 from tests.variants import is_fullest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("docker")]
@@ -56,14 +57,11 @@ def test_no_fault_loses_or_doubles_an_item(project: Path, answers: dict[str, Any
     assert_nothing_lost(printed, names=faults_of(answers))
 
 
-CLUSTER_FAULTS = ("database-promote", "cache-node-kill", "broker-leader-kill")
-
-
 def test_no_fault_of_a_cluster_loses_or_doubles_an_item(project: Path, answers: dict[str, Any]) -> None:
     if not is_fullest(answers):
         pytest.skip("the fullest variant has all clusters")
-    printed = drilled(project, "drill", f"FAULT={' '.join(CLUSTER_FAULTS)}")
-    assert_nothing_lost(printed, names=set(CLUSTER_FAULTS))
+    printed = drilled(project, "drill-clusters")
+    assert_nothing_lost(printed, names={"database-promote", "cache-node-kill", "broker-leader-kill"})
 
 
 def test_a_soak_loses_or_doubles_no_item(project: Path, answers: dict[str, Any]) -> None:
@@ -71,3 +69,12 @@ def test_a_soak_loses_or_doubles_no_item(project: Path, answers: dict[str, Any])
         pytest.skip("one short soak shows that it works")
     printed = drilled(project, "soak", "MINUTES=0.2")
     assert_nothing_lost(printed, names=set())
+
+
+def test_replicas_come_and_go_without_a_failed_read(project: Path, answers: dict[str, Any]) -> None:
+    if not is_fullest(answers):
+        pytest.skip("what stands before the replicas is the same in every variant")
+    use_the_newest_nginx(project)
+    printed = drilled(project, "drill-replicas")
+    names = {"replica-kill", "replica-replace", "replica-scale-down", "one-worker-kill", "pooler-kill"}
+    assert_nothing_lost(printed, names=names)

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cookiecutter.main import cookiecutter
 from jinja2 import Environment
 
 from tests.variants import (
+    FILES_ONLY,
     QUESTIONS,
     ROOT,
     SAMPLES,
@@ -25,13 +27,16 @@ from tests.variants import (
     core_variants,
     features,
     name_of,
+    pairs_of,
     product_of_all_answers,
     render,
     text_files,
 )
+from tests.variants import product as every_product
 
-# What must not be left of a template, and what would tell a reader that there was one.
-RESIDUE = re.compile(r"\{\{ *\w|\{%|%\}|\{#|cookiecutter|jinja", re.IGNORECASE)
+# What must not be left of a template, and what would tell a reader that there was one. After a dollar sign, it is an
+# expression of GitHub.
+RESIDUE = re.compile(r"(?<!\$)\{\{ *\w|\{%|%\}|\{#|cookiecutter|jinja", re.IGNORECASE)
 
 MODULES_OF_FEATURES = {
     "caching": {"redis", "hiredis"},
@@ -50,14 +55,24 @@ VARIABLES_OF_FEATURES = {
 }
 
 
-def files_of_features() -> dict[str, list[str]]:
-    """Return the table of the hook."""
+@cache
+def table_of_the_hook(name: str) -> dict[str, Any]:
     source = (ROOT / "hooks/post_gen_project.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FILES_OF_FEATURES":
-            table: dict[str, list[str]] = ast.literal_eval(node.value)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            table: dict[str, Any] = ast.literal_eval(node.value)
             return table
-    raise AssertionError("the hook has no table of features")
+    raise AssertionError(f"the hook has no table {name}")
+
+
+def files_of_features() -> dict[str, list[str]]:
+    """Return the files of each yes or no."""
+    return table_of_the_hook("FILES_OF_FEATURES")
+
+
+def files_of_choices() -> dict[str, dict[str, list[str]]]:
+    """Return the files of each answer to a question that adds files only."""
+    return table_of_the_hook("FILES_OF_CHOICES")
 
 
 def test_every_question_is_tried() -> None:
@@ -72,6 +87,11 @@ def test_the_table_of_features_is_complete() -> None:
     assert set(table) == set(features())
     for path in (path for paths in table.values() for path in paths):
         assert (TEMPLATE / path).is_file(), path
+    for question, choices in files_of_choices().items():
+        assert set(choices) <= set(answers_to(question))
+        for path in (path for paths in choices.values() for path in paths):
+            assert (TEMPLATE / path).is_file(), path
+    assert set(files_of_choices()) == set(FILES_ONLY)
     for feature in features():
         assert MODULES_OF_FEATURES[feature]
         assert VARIABLES_OF_FEATURES[feature]
@@ -98,11 +118,16 @@ def test_the_full_product_of_answers(tmp_path: Path) -> None:
     template_files = {path.relative_to(TEMPLATE).as_posix() for path in TEMPLATE.rglob("*") if is_source(path)}
     product = list(product_of_all_answers())
     assert len(product) == 4 * 2 * 2 * 2 ** len(features())
+    asked = [question for question in QUESTIONS if len(answers_to(question)) > 1]
+    pairs = set().union(*map(pairs_of, every_product(asked)))
+    assert set().union(*map(pairs_of, product)) >= pairs, "every two answers meet"
     for number, answers in enumerate(product):
         project = render(tmp_path / str(number), **answers)
         files = text_files(project)
         off = {feature for feature in features() if not answers[feature]}
         removed = {path for feature in off for path in files_of_features()[feature]}
+        for question, choices in files_of_choices().items():
+            removed |= {path for choice, paths in choices.items() if choice != answers[question] for path in paths}
         assert set(files) == template_files - removed | {".env"}, answers
         for path, text in files.items():
             residue = [line for line in text.splitlines() if RESIDUE.search(line)]
@@ -150,7 +175,9 @@ def assert_answers_are_used(files: dict[str, str], answers: dict[str, Any]) -> N
 def test_many_workers_get_enough_connections(tmp_path: Path) -> None:
     compose = yaml.safe_load((render(tmp_path, workers="64") / "docker-compose.yml").read_text(encoding="utf-8"))
     assert compose["services"]["api"]["environment"]["DB_MAX_CONNECTIONS"] == "${DB_MAX_CONNECTIONS:-340}"
-    assert compose["services"]["db"]["command"][-1] == "max_connections=${DB_MAX_CONNECTIONS:-340}"
+    assert compose["services"]["db"]["command"][-1] == (
+        "max_connections=${POSTGRES_MAX_CONNECTIONS:-${DB_MAX_CONNECTIONS:-340}}"
+    )
 
 
 @pytest.mark.parametrize("variant", core_variants(), ids=name_of)

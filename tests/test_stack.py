@@ -20,6 +20,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("docker")]
 # Not every machine still has the name of Compose as it was.
 ORIGINAL_COMPOSE = "docker-compose" if shutil.which("docker-compose") else "docker compose"
 
+# What a pipeline does with the image; tests/test_ci.py compares.
+UP = "docker compose up --build -d --wait"
+SMOKE = "make smoke"
+SMOKE_BESIDE_DOCKER = "make smoke URL=http://docker:8001"
+UNDO_AND_REDO = (
+    'docker compose run --rm migrate sh -c "alembic downgrade base && alembic upgrade head && alembic check"'
+)
+LOGS = "docker compose logs"
+DOWN = "docker compose down -v"
+
 
 class Stack:
     """The containers of a rendered project."""
@@ -44,6 +54,13 @@ class Stack:
             timeout=timeout,
             check=False,
         )
+
+    def run_in_a_pipeline(self, command: str) -> str:
+        """Run a command as a pipeline does, without the file for developers, and return what it prints."""
+        local = command.replace("docker:8001", self.client.base_url.netloc.decode())
+        done = self.run(["env", "COMPOSE_FILE=docker-compose.yml", "bash", "-e", "-c", local])
+        assert done.returncode == 0, (command, done.stdout)
+        return done.stdout
 
     def compose(self, *arguments: str, command: str = "docker compose", **options: Any) -> str:
         """Run a command of Compose and return what it prints."""
@@ -71,9 +88,11 @@ def stack(docker_project: Path) -> Iterator[Stack]:
     # A run that was killed leaves containers and a database with another password.
     stack.remove()
     try:
-        started = stack.run(["docker", "compose", "up", "--build", "--detach", "--wait"])
+        started = stack.run(UP.split())
         assert started.returncode == 0, started.stdout + stack.logs()
         yield stack
+        stack.run_in_a_pipeline(DOWN)
+        assert not stack.compose("ps", "--all", "--quiet")
     finally:
         stack.remove()
         stack.client.close()
@@ -110,6 +129,12 @@ def test_an_item_lives_and_dies(stack: Stack, answers: dict[str, Any]) -> None:
     assert stack.client.delete(location).status_code == 204
     assert stack.client.get(location).status_code == 404
     assert stack.client.get("/readyz").status_code == 200
+
+
+def test_a_pipeline_asks_the_service(stack: Stack) -> None:
+    for command in (SMOKE, SMOKE_BESIDE_DOCKER):
+        assert " is ready: an item was created, read, listed and deleted." in stack.run_in_a_pipeline(command)
+    assert "Application startup complete" in stack.run_in_a_pipeline(LOGS)
 
 
 def test_to_start_what_runs_replaces_no_container(stack: Stack) -> None:
@@ -221,6 +246,9 @@ def test_migrations_can_be_undone_and_done_again(stack: Stack) -> None:
     stack.compose("run", "--rm", "api", "alembic", "downgrade", "base")
     assert "this release needs" in stack.client.get("/readyz").json()["detail"]
     stack.compose("run", "--rm", "api", "alembic", "upgrade", "head")
+    assert stack.sql("SELECT count(*) FROM items;") == "0"
+    create(stack)
+    assert "No new upgrade operations detected" in stack.run_in_a_pipeline(UNDO_AND_REDO)
     assert stack.sql("SELECT count(*) FROM items;") == "0"
     # A prepared statement of before does not survive the new table, once for each connection.
     stack.compose("restart", "api")

@@ -31,6 +31,10 @@ SAMPLES: dict[str, list[str]] = {
     "workers": ["4", "auto"],
 }
 
+# Questions whose answers add files and change nothing else: each variant is rendered with one of them, in turn, and
+# their own tests try them. All other tests take the default.
+FILES_ONLY = ("ci", "deployment")
+
 # The answers that this run is for, where it is for one variant: JSON in the environment.
 ONLY: dict[str, Any] = json.loads(os.environ.get("ANSWERS", "{}"))
 
@@ -54,8 +58,12 @@ def product(questions: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def product_of_all_answers() -> Iterator[dict[str, Any]]:
-    """Yield every combination of answers."""
-    return product(list(QUESTIONS))
+    """Yield every combination of answers; of those that add files only, every two of all meet."""
+    added = list(product(FILES_ONLY))
+    # A number of turns that is odd keeps out of step with all that is doubled.
+    turns = itertools.cycle(added if len(added) % 2 else [*added, added[0]])
+    for answers in product([question for question in QUESTIONS if question not in FILES_ONLY]):
+        yield answers | next(turns)
 
 
 def features() -> list[str]:
@@ -98,8 +106,8 @@ def variants_with_every_pair(questions: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def choices() -> list[str]:
-    """Return the questions with more than one answer to try."""
-    return [question for question in QUESTIONS if len(answers_to(question)) > 1]
+    """Return the questions with more than one answer to try in containers."""
+    return [question for question in QUESTIONS if len(answers_to(question)) > 1 and question not in FILES_ONLY]
 
 
 def docker_variants() -> list[dict[str, Any]]:

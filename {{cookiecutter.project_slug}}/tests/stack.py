@@ -69,7 +69,9 @@ def servers() -> Iterator[dict[str, str]]:
 def main() -> int:
     """Run the command and return its exit status."""
     with servers() as urls:
-        environment = os.environ | {f"TEST_{name}": url for name, url in urls.items()}
+        # The service under test takes what a test gives it, and nothing of the shell.
+        environment = {name: value for name, value in os.environ.items() if name not in urls}
+        environment |= {f"TEST_{name}": url for name, url in urls.items()}
         return subprocess.run(sys.argv[1:], env=environment, check=False).returncode
 
 

@@ -8,7 +8,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,12 +17,23 @@ import pytest
 from tests.drills import __main__ as drills
 from tests.drills.__main__ import ENOUGH_OF_A_CPU
 from tests.drills.drill import Outcome, judge
-from tests.drills.faults import BROKEN, FAULTS, REFUSED, SILENT, UNAVAILABLE, Fault, together
-from tests.drills.history import Record, Shown
+from tests.drills.faults import (
+    BAD_GATEWAY,
+    BROKEN,
+    FAULTS,
+    GATEWAY_TIMEOUT,
+    REFUSED,
+    REPLICATED,
+    SILENT,
+    UNAVAILABLE,
+    Fault,
+    together,
+)
+from tests.drills.history import Record, Shown, create, page
 from tests.drills.linearizability import Verdict
 from tests.drills.load import Load
 from tests.drills.machine import share_of_a_cpu
-from tests.drills.stack import FREEZE_ATTEMPTS, Stack
+from tests.drills.stack import FREEZE_ATTEMPTS, REPLICAS, Stack
 
 GOOD = Outcome("", "", [], [])
 WRONG = Outcome("", "", ["1 accepted items are lost"], ["goodput was 0.10 of the peak"])
@@ -45,8 +56,8 @@ def test_only_what_was_slow_gets_another_try_and_counts_when_the_cpus_were_free(
 ) -> None:
     left = list(outcomes)
 
-    def run_drill(stack: Stack, names: Sequence[str], report: TextIO) -> Outcome:
-        assert (stack.address, names, report) == (("127.0.0.1", 8900), ["api-kill"], kept)
+    def run_drill(stack: Stack, names: Sequence[str], report: TextIO, faults: Mapping[str, Fault]) -> Outcome:
+        assert (stack.address, names, report, faults) == (("127.0.0.1", 8900), ["api-kill"], kept, FAULTS)
         return left.pop(0)
 
     monkeypatch.setattr(drills, "run_drill", run_drill)
@@ -153,6 +164,30 @@ def test_what_no_part_excuses_counts(names: str, seen: dict[str, Any], wrong: li
     assert judged(together([FAULTS[name] for name in names.split()]), **seen)[2:] == (wrong, slow)
 
 
+@pytest.mark.parametrize(
+    ("failure", "wrong", "slow"),
+    [
+        (BAD_GATEWAY, ["1 requests failed that a proxy may send again"], []),
+        (GATEWAY_TIMEOUT, [], ["1 requests ended in 504"]),
+    ],
+)
+def test_behind_a_proxy_nothing_fails_that_may_be_sent_again(failure: str, wrong: list[str], slow: list[str]) -> None:
+    stack = Stack("drill", 8900, replicas=REPLICAS)
+    repeatable = [(page(), [wrong, slow]), (create("a", keyed=True), [wrong, slow])]
+    for ask, judgement in (*repeatable, (create("a", keyed=False), [[], []])):
+        load = Load(stack)
+        load.seconds = 1.0
+        load.fail(ask, failure, 1.0)
+        outcome = judge(
+            *(stack, REPLICATED["replica-kill"], load, Verdict(9, 1)),
+            stored=[],
+            struck=1,
+            repaired=3,
+            newest_listed_after=0.0,
+        )
+        assert list(outcome[2:]) == judgement
+
+
 def test_what_clients_deleted_is_not_lost() -> None:
     load = Load(Stack("drill", 8900))
     for key in "abc":
@@ -186,3 +221,12 @@ def test_a_container_that_cannot_be_frozen_ends_the_drills(calls: Path, error: s
     with pytest.raises(SystemExit, match=f"docker compose --project-name drill pause db failed: {error}"):
         Stack("drill", 8900).freeze("db")
     assert len(calls.read_text().splitlines()) == attempts
+
+
+def test_after_faults_that_strike_together_each_puts_in_order_what_it_has_changed() -> None:
+    restored: list[str] = []
+    faults = [
+        FAULTS[name]._replace(restore=lambda _, name=name: restored.append(name)) for name in ("api-kill", "api-stop")
+    ]
+    together(faults).restore(Stack("drill", 8900))
+    assert restored == ["api-kill", "api-stop"]

@@ -11,22 +11,20 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
 import uvloop
 
 from loadtest.resource import TABLE
-from tests.drills.clusters import CLUSTER_FAULTS
 from tests.drills.drill import HEADER, Outcome, drill
-from tests.drills.faults import DEPLOYS, FAULTS, together
+from tests.drills.faults import DEPLOYS, FAULTS, Fault, together
 from tests.drills.machine import share_of_a_cpu
 from tests.drills.overload import overload
 from tests.drills.siege import siege
 from tests.drills.stack import PROJECT, Stack
 
 CLIENTS = {"overload": overload, "bad-clients": siege}
-ALL = FAULTS | CLUSTER_FAULTS
 ATTEMPTS = 2
 # With less, a program is slow because of others.
 ENOUGH_OF_A_CPU = 0.8
@@ -45,13 +43,13 @@ def chosen(arguments: argparse.Namespace) -> Iterator[Sequence[str]]:
         yield [first, second] if apart and random.random() < 0.5 else [first]
 
 
-def run_drill(stack: Stack, names: Sequence[str], report: TextIO) -> Outcome:
+def run_drill(stack: Stack, names: Sequence[str], report: TextIO, faults: Mapping[str, Fault]) -> Outcome:
     """Run one drill on an empty table, and say what it counted and what must not be."""
     stack.sql(f"TRUNCATE {TABLE};")
     if names[0] in CLIENTS:
         outcome = uvloop.run(CLIENTS[names[0]](stack))
     else:
-        outcome = asyncio.run(drill(stack, "+".join(names), together([ALL[name] for name in names])))
+        outcome = asyncio.run(drill(stack, "+".join(names), together([faults[name] for name in names])))
     say(report, f"{'+'.join(names):<31}{outcome.counts}  {outcome.details}")
     for sentence in outcome.wrong:
         say(report, f"  FAILED: {sentence}")
@@ -66,12 +64,12 @@ def run_drills(stack: Stack, arguments: argparse.Namespace, report: TextIO) -> i
     return sum(not holds(stack, names, report) for names in chosen(arguments))
 
 
-def holds(stack: Stack, names: Sequence[str], report: TextIO) -> bool:
+def holds(stack: Stack, names: Sequence[str], report: TextIO, faults: Mapping[str, Fault] = FAULTS) -> bool:
     """Whether a drill shows nothing that must not be, and is not slow each time with the CPUs to itself."""
     share = 1.0
     for _ in range(ATTEMPTS):
         share = min(share, share_of_a_cpu())
-        outcome = run_drill(stack, names, report)
+        outcome = run_drill(stack, names, report, faults)
         if outcome.wrong or not outcome.slow:
             return not outcome.wrong
         share = min(share, share_of_a_cpu())
@@ -92,28 +90,20 @@ def main() -> int:
     """Run the drills that are named, a sample, or all of them; or any of them until the time is over."""
     parser = argparse.ArgumentParser(prog="make drill", description=__doc__)
     names = [*FAULTS, *CLIENTS]
-    parser.add_argument(
-        "fault",
-        nargs="*",
-        choices=[*names, *CLUSTER_FAULTS, []],
-        help=f"some of these; without an argument all but those of clusters, {', '.join(CLUSTER_FAULTS)}",
-    )
+    parser.add_argument("fault", nargs="*", choices=[*names, []], help="some of these; all without an argument")
     parser.add_argument("--port", type=int, default=8900, help="port of the drill's API")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="repeats the draws of a run")
     parser.add_argument("--sample", type=int, choices=range(1, len(names) + 1), help="run so many, drawn by chance")
     parser.add_argument("--minutes", type=float, help="run any, also several at once, until so much time is over")
     arguments = parser.parse_args()
     random.seed(arguments.seed)
-    cluster = not CLUSTER_FAULTS.keys().isdisjoint(arguments.fault)
-    if cluster and not CLUSTER_FAULTS.keys() >= set(arguments.fault):
-        parser.error(f"{', '.join(CLUSTER_FAULTS)} strike clusters, which are another stack: name only such together")
-    stack = Stack(f"{PROJECT.name}-drill", arguments.port, cluster=cluster)
+    stack = Stack(f"{PROJECT.name}-drill", arguments.port)
     try:
         stack.up("--build")
         with (PROJECT / "drill-report.txt").open("w", encoding="utf-8") as report:
             return min(1, run_drills(stack, arguments, report))
     finally:
-        stack.compose("down", "--volumes", "--timeout", "5")
+        stack.remove()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,15 @@
-"""What can break in the clusters of docker-compose.cluster.yml."""
+"""Drills of the clusters of docker-compose.cluster.yml: a node of each dies, and a standby is promoted.
 
+Everything else is as in `make drill`.
+"""
+
+import argparse
+import sys
+
+from tests.drills.__main__ import holds, say
+from tests.drills.drill import HEADER
 from tests.drills.faults import UNAVAILABLE, killed
-from tests.drills.stack import Stack
+from tests.drills.stack import PROJECT, Stack
 
 
 def promote(stack: Stack) -> None:
@@ -28,7 +36,7 @@ def kill_node_with_keys(stack: Stack) -> None:
     keys = {service: int(stack.compose("exec", "-T", service, "sh", "-c", COUNT_KEYS)) for service in REDIS}
     having = [service for service in REDIS if keys[service]]
     if len(having) != 1:
-        raise SystemExit(f"the keys of the service are not on one node: {keys}")
+        sys.exit(f"the keys of the service are not on one node: {keys}")
     stack.compose("kill", *having)
 
 
@@ -43,12 +51,12 @@ def kill_leader_of_queue(stack: Stack) -> None:
     rows = [line.split("\t") for line in stack.compose("exec", "-T", RABBITMQ[0], *ask).splitlines()]
     leader, members = next((leader, members) for consumers, leader, members in rows if int(consumers))
     if members.count("@") != len(RABBITMQ):
-        raise SystemExit(f"the replicas of the queue are {members}")
+        sys.exit(f"the replicas of the queue are {members}")
     stack.compose("kill", leader.partition("@")[2])
 
 
 # {% endif %}
-CLUSTER_FAULTS = {
+CLUSTERED = {
     # The standby is promoted by hand: the stack has nothing that decides that by itself.
     "database-promote": killed("db", failures=[UNAVAILABLE])._replace(
         strike=lambda stack: stack.compose("kill", stack.primary),
@@ -62,3 +70,23 @@ CLUSTER_FAULTS = {
     "broker-leader-kill": killed(*RABBITMQ)._replace(strike=kill_leader_of_queue),
     # {% endif %}
 }
+
+
+def main() -> int:
+    """Run the drills that are named, or all of them."""
+    parser = argparse.ArgumentParser(prog="make drill-clusters", description=__doc__)
+    parser.add_argument("fault", nargs="*", choices=[*CLUSTERED, []], help="some of these; all without an argument")
+    parser.add_argument("--port", type=int, default=8900, help="port of the drill's API")
+    arguments = parser.parse_args()
+    stack = Stack(f"{PROJECT.name}-drill", arguments.port, cluster=True)
+    try:
+        stack.up("--build")
+        with (PROJECT / "drill-report.txt").open("w", encoding="utf-8") as report:
+            say(report, HEADER)
+            return min(1, sum(not holds(stack, [name], report, CLUSTERED) for name in arguments.fault or CLUSTERED))
+    finally:
+        stack.remove()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

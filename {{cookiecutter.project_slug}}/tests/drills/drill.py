@@ -11,15 +11,17 @@ from typing import NamedTuple
 from loadtest.resource import NAME, TABLE
 from tests.drills import history
 from tests.drills.client import Connection
-from tests.drills.faults import BROKEN, SILENT, UNAVAILABLE, UNAVAILABLE_LIMIT, Fault
+from tests.drills.faults import BROKEN, GATEWAY_TIMEOUT, SILENT, UNAVAILABLE, UNAVAILABLE_LIMIT, Fault
 from tests.drills.flood import percentile
 from tests.drills.history import Record, Shown, key_of
 from tests.drills.linearizability import Verdict, examine
 from tests.drills.load import BROKEN_WHEN_KEPT, TIMEOUT, Load
-from tests.drills.stack import LONGEST_KEPT, PROJECT, WORKERS, Stack, connection_budget
+from tests.drills.stack import LONGEST_KEPT, PROJECT, WORKERS, Stack
 
 # Seconds from the moment when a part answers its health check to the last request that fails.
 RECOVERY_LIMIT = 5.0
+# What a machine with too much to do can cause by itself.
+CAN_BE_SLOW = (UNAVAILABLE, GATEWAY_TIMEOUT)
 SECONDS_BEFORE = 0.3
 SECONDS_AFTER = 0.7
 
@@ -107,16 +109,21 @@ def judge(
     lost = sum(ids.get(key) != row_id for key, row_id in load.kept.items())
     doubled = len(stored) - len(ids) + len(load.mistaken)
     recovery = max(0.0, load.last_failure - repaired)
-    budget = connection_budget()
+    budget = stack.budget
     allowed = fault.failures | ({BROKEN_WHEN_KEPT} if BROKEN in fault.failures else set())
     if fault.unavailable_within == math.inf and repaired - struck > TIMEOUT - UNAVAILABLE_LIMIT:
         # A process was frozen for longer than its clients wait, because another part needed as long to be repaired.
         allowed |= {SILENT}
     unexpected = {failure: count for failure, count in load.failures.items() if failure not in allowed}
     refused = unexpected.pop(UNAVAILABLE, 0)
+    late = unexpected.pop(GATEWAY_TIMEOUT, 0)
+    if not fault.repeatables_fail:
+        late = max(late, load.failed_repeatables[GATEWAY_TIMEOUT])
+    failed = sum(load.failed_repeatables.values()) - sum(map(load.failed_repeatables.__getitem__, CAN_BE_SLOW))
     wrong = {
         f"{lost} accepted items are lost": lost > 0,
         f"{doubled} items are doubled": doubled > 0,
+        f"{failed} requests failed that a proxy may send again": failed > 0 and not fault.repeatables_fail,
         f"a list was {newest_listed_after:.1f} s old": newest_listed_after > fault.oldest,
         verdict.reason: bool(verdict.reason),
         f"{stack.most_connections} database connections": stack.most_connections > budget,
@@ -124,6 +131,7 @@ def judge(
     }
     slow = {
         f"{refused} requests ended in {UNAVAILABLE}": refused > 0,
+        f"{late} requests ended in {GATEWAY_TIMEOUT}": late > 0,
         f"requests failed until {recovery:.1f} s after the repair": recovery > RECOVERY_LIMIT,
         f"it took {load.slowest_unavailable:.1f} s to answer 503": load.slowest_unavailable > fault.unavailable_within,
     }

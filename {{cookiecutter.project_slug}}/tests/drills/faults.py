@@ -3,10 +3,10 @@
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from tests.drills.stack import LONGEST_KEPT, Stack
+from tests.drills.stack import LONGEST_KEPT, REPLICAS, Stack
 
 FAULT_SECONDS = 2.0
 # Seconds until a client is told that the service cannot do something now: what README.md promises.
@@ -25,6 +25,10 @@ OLDEST = 2.5
 UNAVAILABLE = "503"
 REFUSED = "refused"
 BROKEN = "broken"
+# A proxy says so when a replica that a request was sent to has not answered.
+BAD_GATEWAY = "502"
+GATEWAY_TIMEOUT = "504"
+NO_ANSWER = frozenset([BAD_GATEWAY, GATEWAY_TIMEOUT])
 SILENT = "silent"
 
 
@@ -32,8 +36,9 @@ class Fault(NamedTuple):
     """How to break parts, how to repair them, and what README.md lets clients see of it.
 
     `strike` returns when the parts are broken, `repair` when they answer their health checks again. A client gets a 503
-    within `unavailable_within` seconds, and no answer that is older than `oldest` seconds. `restore` puts in order what
-    else has changed, for the next drill.
+    within `unavailable_within` seconds, and no answer that is older than `oldest` seconds. Where
+    `repeatables_fail` is not set, only writes without an idempotency key may fail. `restore` puts in order what else
+    has changed, for the next drill.
     """
 
     parts: frozenset[str]
@@ -43,6 +48,7 @@ class Fault(NamedTuple):
     seconds: float = FAULT_SECONDS
     unavailable_within: float = UNAVAILABLE_LIMIT
     oldest: float = OLDEST
+    repeatables_fail: bool = True
     restore: Callable[[Stack], object] = lambda _: None
 
 
@@ -125,6 +131,17 @@ def reloaded() -> Fault:
     return Fault(frozenset(["api"]), lambda stack: stack.compose("kill", "--signal", "HUP", "api"), seconds=3.5)
 
 
+def one_killed(service: str, *, failures: Collection[str] = ()) -> Fault:
+    """Return the fault that one of the containers of a service is killed, and started again."""
+    return Fault(
+        frozenset([service]),
+        lambda stack: stack.kill_one(service),
+        lambda stack: stack.up("--no-deps", "--no-recreate", service),
+        frozenset(failures),
+        repeatables_fail=False,
+    )
+
+
 # {% if cookiecutter.queued_writes %}
 def scaled(service: str, count: int) -> Fault:
     """Return the event that a service gets more containers, and then one again."""
@@ -168,6 +185,27 @@ FAULTS = {
     "everything-kill": killed("db", "redis", "rabbitmq", failures=[UNAVAILABLE], cache_away=True),
     # {% endif %}
 }
+# Of several replicas behind a proxy.
+REPLICATED = {
+    "replica-kill": one_killed("api", failures=NO_ANSWER),
+    "replica-replace": Fault(
+        frozenset(["api"]),
+        lambda stack: stack.replace("api"),
+        failures=NO_ANSWER,
+        repeatables_fail=False,
+    ),
+    "replica-scale-down": Fault(
+        frozenset(["api"]),
+        lambda stack: stack.scale(api=REPLICAS - 1),
+        lambda stack: stack.scale(api=REPLICAS),
+        NO_ANSWER,
+        repeatables_fail=False,
+    ),
+    # {% if cookiecutter.queued_writes %}
+    "one-worker-kill": one_killed("worker"),
+    # {% endif %}
+    "pooler-kill": killed("pgbouncer", failures=[UNAVAILABLE]),
+}
 DEPLOYS = frozenset(name for name in FAULTS if name.endswith(("reload", "stop", "replace", "scale")))
 
 
@@ -195,5 +233,6 @@ def together(faults: Sequence[Fault]) -> Fault:
         max(fault.seconds for fault in faults),
         max(fault.unavailable_within for fault in faults),
         max(fault.oldest for fault in faults),
+        any(fault.repeatables_fail for fault in faults),
         restore,
     )

@@ -58,6 +58,8 @@ class Load:
         self.slowest = 0.0
         self.slowest_unavailable = 0.0
         self.last_failure = 0.0
+        # Reads, and new rows with a key: a proxy may send these again.
+        self.failed_repeatables: Counter[str] = Counter()
 
     @property
     def kept(self) -> dict[str, str]:
@@ -102,16 +104,16 @@ class Load:
         try:
             reply = await connection.request(ask.method, ask.path, body=ask.body, headers=ask.headers)
         except Refused:
-            self._fail(REFUSED, started)
+            self.fail(ask, REFUSED, started)
             await asyncio.sleep(0.05)
             return False
         except Broken as error:
             if self._service.direct or error.reused:
-                self._fail(BROKEN_WHEN_KEPT if error.reused else BROKEN, started)
+                self.fail(ask, BROKEN_WHEN_KEPT if error.reused else BROKEN, started)
             else:
-                self._fail(REFUSED, started)
+                self.fail(ask, REFUSED, started)
         except Silent:
-            self._fail(SILENT, started)
+            self.fail(ask, SILENT, started)
         ended = time.monotonic()
         self.slowest = max(self.slowest, ended - started)
         if ask.kind == "create":
@@ -123,7 +125,7 @@ class Load:
         self.answers[f"{ask.method} {reply.status}"] += 1
         good = reply.status in GOOD or (reply.status == NOT_THERE and ask.kind in ("fetch", "change", "delete"))
         if not good:
-            self._fail(str(reply.status), started)
+            self.fail(ask, str(reply.status), started)
         if str(reply.status) == UNAVAILABLE:
             self.slowest_unavailable = max(self.slowest_unavailable, ended - started)
         return good
@@ -140,6 +142,9 @@ class Load:
         elif record.kind == "delete" and record.status != NOT_THERE:
             self.deleted.add(record.key)
 
-    def _fail(self, failure: str, started: float) -> None:
+    def fail(self, ask: Ask, failure: str, started: float) -> None:
+        """Count a request that did not end well."""
         self.failures[failure] += 1
+        if ask.method == "GET" or history.IDEMPOTENCY_KEY in ask.headers:
+            self.failed_repeatables[failure] += 1
         self.last_failure = max(self.last_failure, started)

@@ -25,6 +25,10 @@ RESERVED = 10
 WORKER_REPLICAS = 3
 WORKER_CONCURRENCY = 2
 # {% endif %}
+# Of the API, where there are several.
+REPLICAS = 3
+# Connections of PgBouncer to PostgreSQL.
+POOLER_SIZE = 10
 PORT = 8000
 CLUSTER_FILES = ("docker-compose.yml", "docker-compose.cluster.yml")
 # Seconds that a container has to end, of the 35 and 60 after which Docker kills it.
@@ -41,15 +45,25 @@ CONNECTIONS = """
 
 
 class Stack:
-    """The containers, and what a drill does to them."""
+    """The containers, and what a drill does to them.
 
-    def __init__(self, name: str, port: int, *, cluster: bool = False) -> None:
+    With several `replicas` of the API, nginx stands before them, two containers store what is queued, and PgBouncer
+    stands before PostgreSQL. In a `cluster`, each server is several, and a service named `standby` is that of `primary`.
+    """
+
+    def __init__(self, name: str, port: int, *, replicas: int = 1, cluster: bool = False) -> None:
+        self._replicated = replicas > 1
+        self._scale = {"api": replicas}
+        # {% if cookiecutter.queued_writes %}
+        self._scale["worker"] = 2 if self._replicated else 1
+        # {% endif %}
+        self.primary, self.standby = "db", "standby"
         files = [f"--file={file}" for file in CLUSTER_FILES] if cluster else []
         self._compose = ["docker", "compose", "--project-name", name, *files]
-        # The services of PostgreSQL.
-        self.primary, self.standby = "db", "standby"
-        settings = {
+        settings: dict[str, object] = {
             "PORT": port,
+            "COMPOSE_PROFILES": "",
+            "DATABASE_HOST": "db",
             # The servers of the compose file, whatever .env names.
             "DATABASE_URL": "",
             # The clients of the drills have no key, and want no bound.
@@ -65,6 +79,10 @@ class Stack:
             "BROKER_URL": "",
             # {% endif %}
         }
+        if self._replicated:
+            lines = (PROJECT / "scaled.env").read_text(encoding="utf-8").splitlines()
+            settings |= dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+            settings |= {"PROXY_PORT": port, "PGBOUNCER_POOL_SIZE": POOLER_SIZE, "WEB_CONCURRENCY": 1}
         self._environment = os.environ | {name: str(value) for name, value in settings.items()}
         self._published = "127.0.0.1", port
         self.address = self._published
@@ -77,6 +95,11 @@ class Stack:
         Where they cannot, a proxy of Docker accepts their connections also while the container does not.
         """
         return self.address != self._published
+
+    @property
+    def budget(self) -> int:
+        """How many connections the database may have."""
+        return POOLER_SIZE + RESERVED if self._replicated else connection_budget()
 
     def compose(self, *arguments: str, text: str = "") -> str:
         """Run a command of Compose and return what it prints."""
@@ -95,12 +118,41 @@ class Stack:
 
     def up(self, *arguments: str) -> None:
         """Start services and return when they answer their health checks."""
-        self.compose("up", "--detach", "--wait", *arguments)
+        self.compose("up", "--detach", "--wait", *self._scaled(arguments), *arguments)
         self.locate()
 
+    def scale(self, **counts: int) -> None:
+        """Let services have other numbers of containers; what runs goes on."""
+        self._scale |= counts
+        self.compose(*("up", "--detach", "--no-deps", "--no-recreate", "--wait"), *self._scaled(counts), *counts)
+
+    def _scaled(self, services: Iterable[str]) -> list[str]:
+        """Return the options for the numbers of containers: of the services that arguments name, or of all."""
+        named = {name for name in services if not name.startswith("-")} or self._scale.keys()
+        return [
+            word for name in sorted(named & self._scale.keys()) for word in ("--scale", f"{name}={self._scale[name]}")
+        ]
+
+    def kill_one(self, service: str) -> None:
+        """Kill one of the containers of a service, drawn by chance."""
+        container = random.choice(self.compose("ps", "--quiet", service).split())
+        subprocess.run(["docker", "kill", container], check=True, capture_output=True)
+
+    def replace(self, service: str) -> None:
+        """Start as many containers with another setting beside those of a service, and then end the old ones."""
+        count = self._scale[service]
+        self._environment["CLIENT_TIMEOUT"] = str(random.randrange(20, 1000))
+        self.scale(**{service: 2 * count})
+        self._scale[service] = count
+        self.up("--no-deps", service)
+
+    def remove(self) -> None:
+        """Remove the containers and their data."""
+        self.compose("down", "--volumes", "--timeout", "5")
+
     def locate(self) -> None:
-        """Find the address of the API's container, which a new container may change, unless it is away."""
-        container = self.compose("ps", "--quiet", "api").strip()
+        """Find the address of the container that clients reach, which a new one may change, unless it is away."""
+        container = self.compose("ps", "--quiet", "proxy" if self._replicated else "api").strip()
         if not container:
             return
         inspected = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=True).stdout
