@@ -225,8 +225,9 @@ def test_a_container_that_cannot_be_frozen_ends_the_drills(calls: Path, error: s
 
 def test_after_faults_that_strike_together_each_puts_in_order_what_it_has_changed() -> None:
     restored: list[str] = []
-    faults = [
-        FAULTS[name]._replace(restore=lambda _, name=name: restored.append(name)) for name in ("api-kill", "api-stop")
-    ]
-    together(faults).restore(Stack("drill", 8900))
+
+    def restoring(name: str) -> Fault:
+        return FAULTS[name]._replace(restore=lambda _: restored.append(name))
+
+    together([restoring("api-kill"), restoring("api-stop")]).restore(Stack("drill", 8900))
     assert restored == ["api-kill", "api-stop"]

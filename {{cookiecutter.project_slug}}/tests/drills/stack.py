@@ -48,7 +48,7 @@ class Stack:
     """The containers, and what a drill does to them.
 
     With several `replicas` of the API, nginx stands before them, two containers store what is queued, and PgBouncer
-    stands before PostgreSQL. In a `cluster`, each server is several, and a service named `standby` is that of `primary`.
+    stands before PostgreSQL. In a `cluster`, each server is several, and PostgreSQL a `primary` and a `standby`.
     """
 
     def __init__(self, name: str, port: int, *, replicas: int = 1, cluster: bool = False) -> None:
