@@ -190,12 +190,13 @@ def test_secrets_are_random_private_and_nowhere_else(tmp_path: Path) -> None:
             for line in (project / ".env").read_text(encoding="utf-8").splitlines()
             if "_PASSWORD=" in line
         )
-        assert set(lines) == {f"{name}_PASSWORD" for name in ("POSTGRES", "MIGRATION", "DATABASE", "REDIS", "RABBITMQ")}
+        of_parts = ("POSTGRES", "MIGRATION", "DATABASE", "REDIS", "RABBITMQ", "REPLICATION", "RABBITMQ_CLUSTER")
+        assert set(lines) == {f"{name}_PASSWORD" for name in of_parts}
         secrets += lines.values()
         subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
         ignored = subprocess.run(["git", "check-ignore", "--quiet", ".env"], cwd=project, check=False)
         assert ignored.returncode == 0
-    assert len(set(secrets)) == 10
+    assert len(set(secrets)) == 14
     assert min(map(len, secrets)) >= 32
 
     config = yaml.safe_load(Path(os.environ["COOKIECUTTER_CONFIG"]).read_text(encoding="utf-8"))

@@ -15,6 +15,10 @@ from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
 from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, render
 
+# Its drill starts such a stack, promotes, and makes a standby, with these commands and the name of its own project.
+CLUSTERS = test_drills.test_no_fault_of_a_cluster_loses_or_doubles_an_item
+CLUSTER = "docker compose -f docker-compose.yml -f docker-compose.cluster.yml"
+
 # Commands that other tests execute, or that are this test run itself.
 EXECUTED_ELSEWHERE = {
     "make": test_stack,
@@ -23,6 +27,13 @@ EXECUTED_ELSEWHERE = {
     "make test": test_variants.test_the_tests_of_the_variant_pass,
     "make test-stack": test_stack.test_all_tests_of_the_variant_pass_on_real_servers,
     "make drill": test_drills.test_no_fault_loses_or_doubles_an_item,
+    "make drill-clusters": CLUSTERS,
+    f"{CLUSTER} up --build -d --wait": CLUSTERS,
+    f"{CLUSTER} exec standby sh /promote.sh": CLUSTERS,
+    f"{CLUSTER} stop db": CLUSTERS,
+    f"{CLUSTER} run --rm --no-deps --entrypoint sh db /node.sh copy": CLUSTERS,
+    f"{CLUSTER} up -d --wait db": CLUSTERS,
+    f"{CLUSTER} exec standby sh /docker-entrypoint-initdb.d/standby.sh": CLUSTERS,
     "make load": test_load.report,
     "make soak": test_drills.test_a_soak_loses_or_doubles_no_item,
     test_variants.MAKE_A_KEY: test_variants.test_a_guarded_service_keeps_to_its_openapi_document,

@@ -57,6 +57,13 @@ def test_no_fault_loses_or_doubles_an_item(project: Path, answers: dict[str, Any
     assert_nothing_lost(printed, names=faults_of(answers))
 
 
+def test_no_fault_of_a_cluster_loses_or_doubles_an_item(project: Path, answers: dict[str, Any]) -> None:
+    if not is_fullest(answers):
+        pytest.skip("the fullest variant has all clusters")
+    printed = drilled(project, "drill-clusters")
+    assert_nothing_lost(printed, names={"database-promote", "cache-node-kill", "broker-leader-kill"})
+
+
 def test_a_soak_loses_or_doubles_no_item(project: Path, answers: dict[str, Any]) -> None:
     if answers["caching"] or answers["queued_writes"]:
         pytest.skip("one short soak shows that it works")

@@ -421,6 +421,23 @@ MUTATIONS = [
         CACHE,
     ),
     Mutation(
+        "after an error any node of a Redis Cluster is asked again",
+        "app/highload/reads/cache.py",
+        "            self.redis = self._any\n            raise\n",
+        "            raise\n",
+        "highload/test_cache.py::test_after_an_error_any_node_is_asked_again",
+        "assert 1 > 1",
+        CACHE,
+    ),
+    Mutation(
+        "a host of the database that lets wait is asked last next time",
+        "app/highload/database.py",
+        "                first = (began + 1) % len(host)\n",
+        "                pass\n",
+        "highload/test_database.py::test_a_host_that_lets_wait_is_asked_last_next_time",
+        "At index 1 diff: ['first', 'first'] != ['second', 'second']",
+    ),
+    Mutation(
         "a change that was given up does not happen later",
         "app/highload/database.py",
         "        return await self._run(self._engine.begin, work)\n",

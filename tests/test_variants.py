@@ -211,9 +211,9 @@ def test_the_image_understands_automatic_workers(project: Path) -> None:
 def test_the_containers_are_valid(variant: dict[str, bool], python_version: str, workers: str, tmp_path: Path) -> None:
     project = render(tmp_path, python_version=python_version, workers=workers, **variant)
     schema = [str(TOOLS / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
-    files = ["docker-compose.yml", "docker-compose.override.yml", "tests/docker-compose.stack.yml"]
+    files = [*project.glob("docker-compose*.yml"), "tests/docker-compose.stack.yml"]
     dockerfiles = [name for name in ("Dockerfile", "observe/Dockerfile") if (project / name).exists()]
-    for command in ([*schema, *files], [str(TOOLS / "hadolint"), *dockerfiles]):
+    for command in ([*schema, *map(str, files)], [str(TOOLS / "hadolint"), *dockerfiles]):
         done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -8,7 +8,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,8 +56,8 @@ def test_only_what_was_slow_gets_another_try_and_counts_when_the_cpus_were_free(
 ) -> None:
     left = list(outcomes)
 
-    def run_drill(stack: Stack, names: Sequence[str], report: TextIO) -> Outcome:
-        assert (stack.address, names, report) == (("127.0.0.1", 8900), ["api-kill"], kept)
+    def run_drill(stack: Stack, names: Sequence[str], report: TextIO, faults: Mapping[str, Fault]) -> Outcome:
+        assert (stack.address, names, report, faults) == (("127.0.0.1", 8900), ["api-kill"], kept, FAULTS)
         return left.pop(0)
 
     monkeypatch.setattr(drills, "run_drill", run_drill)
@@ -221,3 +221,13 @@ def test_a_container_that_cannot_be_frozen_ends_the_drills(calls: Path, error: s
     with pytest.raises(SystemExit, match=f"docker compose --project-name drill pause db failed: {error}"):
         Stack("drill", 8900).freeze("db")
     assert len(calls.read_text().splitlines()) == attempts
+
+
+def test_after_faults_that_strike_together_each_puts_in_order_what_it_has_changed() -> None:
+    restored: list[str] = []
+
+    def restoring(name: str) -> Fault:
+        return FAULTS[name]._replace(restore=lambda _: restored.append(name))
+
+    together([restoring("api-kill"), restoring("api-stop")]).restore(Stack("drill", 8900))
+    assert restored == ["api-kill", "api-stop"]

@@ -5,10 +5,11 @@ import logging
 import math
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import asyncpg
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -280,8 +281,11 @@ def create_engine(url: str, *, name: str, pool_size: int, timeout: float) -> Asy
         event.listen(engine.sync_engine, "connect", behave_as_postgresql)
         return engine
     connect_args: dict[str, Any] = {"timeout": timeout, "server_settings": {"application_name": name}}
+    query = make_url(url).query
+    if isinstance(query.get("host"), tuple):
+        connect_args["async_creator_fn"] = of_several_hosts()
     option, none = NO_PREPARED_STATEMENTS
-    if make_url(url).query.get(option) == none:
+    if query.get(option) == none:
         # The option speaks of what SQLAlchemy keeps; the driver keeps some, too.
         connect_args["statement_cache_size"] = 0
     return create_async_engine(
@@ -295,3 +299,29 @@ def create_engine(url: str, *, name: str, pool_size: int, timeout: float) -> Asy
         # A pooler refuses a connection that sets more than its name.
         connect_args=connect_args,
     )
+
+
+def of_several_hosts() -> Callable[..., Coroutine[Any, Any, asyncpg.Connection]]:
+    """Return what connects to the first of several hosts that is right, as asyncpg does.
+
+    The driver asks them in turn within one timeout, and one that is off may let it wait for all of that. So after each
+    failure the next attempt begins with another host.
+    """
+    first = 0
+
+    async def connect(*, host: Sequence[str], port: Sequence[int], **options: Any) -> asyncpg.Connection:
+        nonlocal first
+        began = first
+        try:
+            return await asyncpg.connect(
+                host=[*host[began:], *host[:began]], port=[*port[began:], *port[:began]], **options
+            )
+        except BaseException as error:
+            # Others may have failed meanwhile, and have said so.
+            if first == began:
+                first = (began + 1) % len(host)
+            if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+                raise ConnectionError(str(error)) from error
+            raise
+
+    return connect

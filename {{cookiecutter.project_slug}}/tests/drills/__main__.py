@@ -11,14 +11,14 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
 import uvloop
 
 from loadtest.resource import TABLE
 from tests.drills.drill import HEADER, Outcome, drill
-from tests.drills.faults import DEPLOYS, FAULTS, REPLICATED, together
+from tests.drills.faults import DEPLOYS, FAULTS, Fault, together
 from tests.drills.machine import share_of_a_cpu
 from tests.drills.overload import overload
 from tests.drills.siege import siege
@@ -43,13 +43,12 @@ def chosen(arguments: argparse.Namespace) -> Iterator[Sequence[str]]:
         yield [first, second] if apart and random.random() < 0.5 else [first]
 
 
-def run_drill(stack: Stack, names: Sequence[str], report: TextIO) -> Outcome:
+def run_drill(stack: Stack, names: Sequence[str], report: TextIO, faults: Mapping[str, Fault]) -> Outcome:
     """Run one drill on an empty table, and say what it counted and what must not be."""
     stack.sql(f"TRUNCATE {TABLE};")
     if names[0] in CLIENTS:
         outcome = uvloop.run(CLIENTS[names[0]](stack))
     else:
-        faults = FAULTS | REPLICATED
         outcome = asyncio.run(drill(stack, "+".join(names), together([faults[name] for name in names])))
     say(report, f"{'+'.join(names):<31}{outcome.counts}  {outcome.details}")
     for sentence in outcome.wrong:
@@ -65,12 +64,12 @@ def run_drills(stack: Stack, arguments: argparse.Namespace, report: TextIO) -> i
     return sum(not holds(stack, names, report) for names in chosen(arguments))
 
 
-def holds(stack: Stack, names: Sequence[str], report: TextIO) -> bool:
+def holds(stack: Stack, names: Sequence[str], report: TextIO, faults: Mapping[str, Fault] = FAULTS) -> bool:
     """Whether a drill shows nothing that must not be, and is not slow each time with the CPUs to itself."""
     share = 1.0
     for _ in range(ATTEMPTS):
         share = min(share, share_of_a_cpu())
-        outcome = run_drill(stack, names, report)
+        outcome = run_drill(stack, names, report, faults)
         if outcome.wrong or not outcome.slow:
             return not outcome.wrong
         share = min(share, share_of_a_cpu())

@@ -79,7 +79,7 @@ async def drill(stack: Stack, name: str, fault: Fault) -> Outcome:
     )
     if verdict.reason:
         history.dump(load.history, PROJECT / f"drill-history-{name}.jsonl")
-    return judge(
+    outcome = judge(
         stack,
         fault,
         load,
@@ -89,6 +89,8 @@ async def drill(stack: Stack, name: str, fault: Fault) -> Outcome:
         repaired=repaired,
         newest_listed_after=newest_listed_after,
     )
+    await asyncio.to_thread(fault.restore, stack)
+    return outcome
 
 
 def judge(

@@ -37,7 +37,8 @@ class Fault(NamedTuple):
 
     `strike` returns when the parts are broken, `repair` when they answer their health checks again. A client gets a 503
     within `unavailable_within` seconds, and no answer that is older than `oldest` seconds. Where
-    `repeatables_fail` is not set, only writes without an idempotency key may fail.
+    `repeatables_fail` is not set, only writes without an idempotency key may fail. `restore` puts in order what else
+    has changed, for the next drill.
     """
 
     parts: frozenset[str]
@@ -48,6 +49,7 @@ class Fault(NamedTuple):
     unavailable_within: float = UNAVAILABLE_LIMIT
     oldest: float = OLDEST
     repeatables_fail: bool = True
+    restore: Callable[[Stack], object] = lambda _: None
 
 
 def killed(*services: str, failures: Sequence[str] = (), cache_away: bool = False) -> Fault:
@@ -219,6 +221,10 @@ def together(faults: Sequence[Fault]) -> Fault:
         for fault in sorted(faults, key=lambda fault: not fault.parts.isdisjoint(OURS)):
             fault.repair(stack)
 
+    def restore(stack: Stack) -> None:
+        for fault in faults:
+            fault.restore(stack)
+
     return Fault(
         frozenset().union(*(fault.parts for fault in faults)),
         strike,
@@ -228,4 +234,5 @@ def together(faults: Sequence[Fault]) -> Fault:
         max(fault.unavailable_within for fault in faults),
         max(fault.oldest for fault in faults),
         any(fault.repeatables_fail for fault in faults),
+        restore,
     )

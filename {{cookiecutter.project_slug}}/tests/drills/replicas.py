@@ -24,7 +24,7 @@ def main() -> int:
         stack.up("--build")
         with (PROJECT / "drill-report.txt").open("w", encoding="utf-8") as report:
             say(report, HEADER)
-            return min(1, sum(not holds(stack, [name], report) for name in arguments.fault or REPLICATED))
+            return min(1, sum(not holds(stack, [name], report, REPLICATED) for name in arguments.fault or REPLICATED))
     finally:
         stack.remove()
 

@@ -30,6 +30,7 @@ REPLICAS = 3
 # Connections of PgBouncer to PostgreSQL.
 POOLER_SIZE = 10
 PORT = 8000
+CLUSTER_FILES = ("docker-compose.yml", "docker-compose.cluster.yml")
 # Seconds that a container has to end, of the 35 and 60 after which Docker kills it.
 STOP_LIMIT = 15.0
 # What runc says where the next attempt may succeed.
@@ -47,16 +48,18 @@ class Stack:
     """The containers, and what a drill does to them.
 
     With several `replicas` of the API, nginx stands before them, two containers store what is queued, and PgBouncer
-    stands before PostgreSQL.
+    stands before PostgreSQL. In a `cluster`, each server is several, and PostgreSQL a `primary` and a `standby`.
     """
 
-    def __init__(self, name: str, port: int, *, replicas: int = 1) -> None:
+    def __init__(self, name: str, port: int, *, replicas: int = 1, cluster: bool = False) -> None:
         self._replicated = replicas > 1
         self._scale = {"api": replicas}
         # {% if cookiecutter.queued_writes %}
         self._scale["worker"] = 2 if self._replicated else 1
         # {% endif %}
-        self._compose = ["docker", "compose", "--project-name", name]
+        self.primary, self.standby = "db", "standby"
+        files = [f"--file={file}" for file in CLUSTER_FILES] if cluster else []
+        self._compose = ["docker", "compose", "--project-name", name, *files]
         settings: dict[str, object] = {
             "PORT": port,
             "COMPOSE_PROFILES": "",
@@ -192,7 +195,7 @@ class Stack:
 
     def sql(self, statement: str) -> list[str]:
         """Run a statement and return the lines of its result."""
-        return self.compose(*psql(), text=statement).splitlines()
+        return self.compose(*psql(self.primary), text=statement).splitlines()
 
     def processes(self, service: str, pattern: str) -> list[str]:
         """Return the ids of the processes that the service of a container started, and exit where there are none."""
@@ -270,7 +273,7 @@ class Stack:
         statement = " ".join(CONNECTIONS.split()).removesuffix(";") + " \\watch i=0.2 c=100\n"
         while True:
             process = await asyncio.create_subprocess_exec(
-                *(*self._compose, *psql("--quiet")),
+                *(*self._compose, *psql(self.primary, "--quiet")),
                 cwd=PROJECT,
                 env=self._environment,
                 stdin=asyncio.subprocess.PIPE,
@@ -305,9 +308,9 @@ def output_of(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def psql(*options: str) -> list[str]:
+def psql(service: str, *options: str) -> list[str]:
     """Return the command that reads statements from its input."""
-    return ["exec", "-T", "db", "psql", "-U", "postgres", "-d", "db", "--tuples-only", "--no-align", *options]
+    return ["exec", "-T", service, "psql", "-U", "postgres", "-d", "db", "--tuples-only", "--no-align", *options]
 
 
 def connection_budget() -> int:

@@ -1,9 +1,10 @@
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import httpx2
@@ -101,7 +102,7 @@ async def test_what_is_kept_is_found(cache: ResponseCache) -> None:
 
 async def test_one_round_trip_serves_all_that_wait(cache: ResponseCache, monkeypatch: pytest.MonkeyPatch) -> None:
     await cache.keep("page", ANSWER, await generation_of(cache))
-    mget = cache._redis.mget
+    mget = cache._node.redis.mget
     round_trips = 0
 
     async def count_and_get(*keys: str) -> Any:
@@ -109,7 +110,7 @@ async def test_one_round_trip_serves_all_that_wait(cache: ResponseCache, monkeyp
         round_trips += 1
         return await mget(*keys)
 
-    monkeypatch.setattr(cache._redis, "mget", count_and_get)
+    monkeypatch.setattr(cache._node.redis, "mget", count_and_get)
     found = await asyncio.gather(*(cache.find(wanted(f"page{number or ''}")) for number in (0, 0, 1, 2)))
     assert [one.answer for one in found] == [ANSWER, ANSWER, None, None]
     assert round_trips == 1
@@ -245,7 +246,7 @@ async def test_a_stopped_redis_costs_little_and_a_missed_invalidation_is_made_up
         cache._cool_until = math.inf
         with monkeypatch.context() as patch:
             for command in ("execute_command", "pipeline"):
-                patch.setattr(cache._redis, command, asked.append)
+                patch.setattr(cache._node.redis, command, asked.append)
             for _ in range(100):
                 assert await cache.find(wanted("page")) == NOT_ASKED
                 await cache.invalidate([ANYTHING])
@@ -275,8 +276,80 @@ async def test_a_ping_tells_whether_redis_answers(redis_url: str) -> None:
             await asyncio.wait_for(cache.ping(), PATIENCE)
 
 
+@asynccontextmanager
+async def node_without_the_keys(url: str) -> AsyncGenerator[tuple[str, list[bytes]]]:
+    """Yield the URL of a node of a cluster that sends whoever asks for keys on to a Redis, and what it was asked."""
+    asked: list[bytes] = []
+    target = urlsplit(url)
+
+    async def send_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                parts = int((await reader.readuntil(b"\r\n"))[1:])
+                command = []
+                for _ in range(parts):
+                    length = int((await reader.readuntil(b"\r\n"))[1:])
+                    command.append((await reader.readexactly(length + 2))[:-2])
+                if command[0] == b"HELLO":
+                    writer.write(b"%1\r\n$5\r\nproto\r\n:3\r\n")
+                elif command[0] in (b"GET", b"SET", b"MGET", b"MSET"):
+                    asked.append(command[0])
+                    writer.write(f"-MOVED 1 {target.hostname}:{target.port}\r\n".encode())
+                else:
+                    writer.write(b"+OK\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(send_on, "127.0.0.1", 0) as server:
+        credentials, at, _ = target.netloc.rpartition("@")
+        port = server.sockets[0].getsockname()[1]
+        yield target._replace(netloc=f"{credentials}{at}127.0.0.1:{port}").geturl(), asked
+
+
+async def test_the_node_that_has_the_keys_is_found_and_kept(redis_url: str) -> None:
+    async with node_without_the_keys(redis_url) as (url, asked), cache_at(url) as cache, cache_at(redis_url) as there:
+        generation = await generation_of(cache)
+        await cache.keep("page", ANSWER, generation)
+        assert asked == [b"MGET"], "one answer names the node"
+        assert (await there.find(wanted("page"))).answer == ANSWER
+        await cache.invalidate([ANYTHING])
+        assert (await there.find(wanted("page"))).answer is None
+    assert asked == [b"MGET"]
+
+
+async def test_each_command_is_sent_on(redis_url: str) -> None:
+    places = [ANYTHING]
+    asking: list[tuple[Callable[[ResponseCache], Awaitable[object]], bytes]] = [
+        (lambda cache: cache.find(wanted("page")), b"MGET"),
+        (lambda cache: cache.keep("page", ANSWER, b"0" * 16), b"SET"),
+        (lambda cache: cache.invalidate(places), b"MSET"),
+        (lambda cache: cache.ping(), b"GET"),
+    ]
+    for ask, command in asking:
+        async with node_without_the_keys(redis_url) as (url, asked), cache_at(url) as cache:
+            await ask(cache)
+            assert asked == [command]
+            assert not cache._cooling_down()
+            assert not cache.owed
+
+
+async def test_after_an_error_any_node_is_asked_again(redis_url: str) -> None:
+    """The keys may have moved, and the node that had them may be away."""
+    async with (
+        proxied(redis_url) as (moved_to, proxy),
+        node_without_the_keys(moved_to) as (url, asked),
+        cache_at(url, timeout=IMPATIENT) as cache,
+    ):
+        await become_asked(cache)
+        await proxy.stop()
+        assert await cache.find(wanted("page")) == NOT_ASKED
+        before = len(asked)
+        await proxy.start()
+        await become_asked(cache)
+        assert len(asked) > before
+
+
 async def test_a_write_during_the_making_up_is_made_up_for_too(cache: ResponseCache) -> None:
-    original = cache._redis.mset
+    original = cache._node.redis.mset
     renewed: list[set[str]] = []
     tokens: set[bytes] = set()
 
@@ -287,7 +360,7 @@ async def test_a_write_during_the_making_up_is_made_up_for_too(cache: ResponseCa
             await cache.invalidate(["b", "c"])
         return await original(new)
 
-    cache._redis.mset = renew_and_miss_a_write  # type: ignore[assignment, method-assign]
+    cache._node.redis.mset = renew_and_miss_a_write  # type: ignore[assignment, method-assign]
     cache._misses, cache._missed = 1, {"a": 1, "b": 1}
     await cache._make_up()
     assert renewed == [{"a", "b"}, {"b", "c"}], "of one place each write that was missed gets a token"

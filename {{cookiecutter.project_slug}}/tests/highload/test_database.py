@@ -5,19 +5,27 @@ import os
 import shutil
 import socket
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.highload.addresses import database_url as address_of
-from app.highload.database import QUIET, Database, DatabaseUnavailable, Work, create_engine, open_database
+from app.highload.database import (
+    QUIET,
+    Database,
+    DatabaseUnavailable,
+    Work,
+    create_engine,
+    of_several_hosts,
+    open_database,
+)
 from tests.conftest import in_database
 from tests.highload.notes import NAME, NOTES, insert_notes, new_note
 from tests.proxy import proxied
@@ -126,6 +134,48 @@ async def test_a_connection_sets_nothing_that_a_pooler_refuses() -> None:
             with pytest.raises(DatabaseUnavailable):
                 await database.ping()
     assert set((await received)[:-2:2]) == {b"client_encoding", b"user", b"database", b"application_name"}
+
+
+async def test_a_host_that_lets_wait_is_asked_last_next_time() -> None:
+    """The primary is off and another host has taken its place: the first attempt must not be like all others."""
+    asked: asyncio.Queue[str] = asyncio.Queue()
+
+    def silent(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asked.put(name)
+            await reader.read()
+            writer.close()
+
+        return accept
+
+    connect = of_several_hosts()
+    begun_with: list[list[str]] = []
+    async with (
+        await asyncio.start_server(silent("first"), "127.0.0.1", 0) as first,
+        await asyncio.start_server(silent("second"), "127.0.0.1", 0) as second,
+    ):
+        ports = [server.sockets[0].getsockname()[1] for server in (first, second)]
+        for _ in range(3):
+            attempts = [
+                asyncio.create_task(connect(host=["127.0.0.1"] * 2, port=ports, user="u", database="d", ssl="disable"))
+                for _ in range(2)
+            ]
+            begun_with.append([await asked.get() for _ in attempts])
+            for attempt in attempts:
+                attempt.cancel()
+            await asyncio.wait(attempts)
+    assert begun_with == [["first"] * 2, ["second"] * 2, ["first"] * 2]
+
+
+async def test_no_host_of_the_right_kind_is_an_outage(postgresql_url: str) -> None:
+    """As between the end of a primary and the promotion of its standby."""
+    url = make_url(postgresql_url)
+    host = f"{url.host}:{url.port}"
+    query = {"host": (host, host), "target_session_attrs": "standby"}
+    several = url._replace(host=None, port=None).update_query_dict(query)
+    async with open_one(several.render_as_string(hide_password=False), timeout=PATIENCE) as database:
+        with pytest.raises(DatabaseUnavailable, match="standby"):
+            await database.ping()
 
 
 def configure_pooler(configuration: Path, server: SplitResult, port: int) -> None:

@@ -114,13 +114,13 @@ async def test_an_invalidation_is_one_command(cache: ResponseCache, redis: Redis
 
 async def test_a_look_up_asks_for_each_place_once(cache: ResponseCache, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
-    mget = cache._redis.mget
+    mget = cache._node.redis.mget
 
     async def remember(*keys: str) -> Any:
         asked.append(keys)
         return await mget(*keys)
 
-    monkeypatch.setattr(cache._redis, "mget", remember)
+    monkeypatch.setattr(cache._node.redis, "mget", remember)
     wanted = [Wanted(key, ("a", "b")) for key in ("/1", "/2", "/1")]
     await asyncio.gather(*map(cache.find, wanted))
     assert len(asked) == 1

@@ -10,15 +10,15 @@ A counter would not do: after Redis evicts it, it starts again and makes old res
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from hashlib import blake2b
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisError
 
 from app.highload.batching import Batcher, Flushes, Overloaded, Waiter
 from app.highload.generations import ANYTHING
@@ -59,6 +59,51 @@ class Found(NamedTuple):
 NOT_ASKED = Found(None, None)
 
 
+class Node:
+    """The node of a Redis Cluster that has the keys of a service, or a Redis that is alone.
+
+    `url` may name any node. It tells which one is right, and that one is asked until there is an error.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._options = options
+        self._pool = BlockingConnectionPool.from_url(url, **options)
+        self._any = self.redis = Redis(connection_pool=self._pool)
+        self._others: dict[tuple[str, int], Redis] = {}
+
+    async def ask[T](self, command: Callable[[Redis], Awaitable[T]]) -> T:
+        """Run a command, again where a node sends it on.
+
+        Raises RedisError.
+        """
+        try:
+            try:
+                return await command(self.redis)
+            except MovedError as moved:
+                self.redis = self._node_at(moved)
+                return await command(self.redis)
+        except RedisError:
+            self.redis = self._any
+            raise
+
+    def _node_at(self, moved: MovedError) -> Redis:
+        connection = self._pool.connection_kwargs
+        if "host" not in connection:
+            raise moved
+        # A node that does not know its own name means the one that was asked.
+        place = moved.host or connection["host"], moved.port
+        if place not in self._others:
+            options = self._options | connection | {"host": place[0], "port": place[1]}
+            pool = BlockingConnectionPool(connection_class=self._pool.connection_class, **options)
+            self._others[place] = Redis(connection_pool=pool)
+        return self._others[place]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for redis in (self._any, *self._others.values()):
+            await redis.connection_pool.aclose()
+
+
 class ResponseCache:
     """Keeps finished responses; while Redis is away it keeps nothing, and no caller waits for it.
 
@@ -67,8 +112,8 @@ class ResponseCache:
     process asks the cache nothing, and `ttl` bounds what other processes may see.
     """
 
-    def __init__(self, redis: Redis, *, name: str, ttl: int, max_waiting: int) -> None:
-        self._redis = redis
+    def __init__(self, node: Node, *, name: str, ttl: int, max_waiting: int) -> None:
+        self._node = node
         self._prefix = prefix_of(name)
         self._ttl = ttl
         self._look_up = Batcher(self._look_up_batch, max_batch=MAX_KEYS, max_waiting=max_waiting, flushes=LOOK_UPS)
@@ -105,11 +150,9 @@ class ResponseCache:
             return [NOT_ASKED] * len(batch)
         places = list(dict.fromkeys(place for wanted in batch for place in wanted.places))
         keys = list(dict.fromkeys(wanted.key for wanted in batch))
+        asked = [*map(self._key_of, places), *(self._prefix + key for key in keys)]
         try:
-            replies = cast(
-                list[bytes | None],
-                await self._redis.mget(*map(self._key_of, places), *(self._prefix + key for key in keys)),
-            )
+            replies = cast(list[bytes | None], await self._node.ask(lambda redis: redis.mget(*asked)))
             tokens = dict(zip(places, replies[: len(places)], strict=True))
             known = {place: token for place, token in tokens.items() if token is not None}
             if len(known) < len(places):
@@ -132,12 +175,15 @@ class ResponseCache:
             await self._store((self._prefix + key, generation + answer.dump()))
 
     async def _store_batch(self, entries: Sequence[tuple[str, bytes]]) -> Sequence[None]:
-        if not self._cooling_down():
-            pipeline = self._redis.pipeline(transaction=False)
+        def keep(redis: Redis) -> Awaitable[object]:
+            pipeline = redis.pipeline(transaction=False)
             for key, value in entries:
                 pipeline.set(key, value, ex=self._ttl)
+            return pipeline.execute()
+
+        if not self._cooling_down():
             try:
-                await pipeline.execute()
+                await self._node.ask(keep)
             except RedisError as error:
                 STORES.failures.add()
                 self._cool_down(error)
@@ -163,7 +209,7 @@ class ResponseCache:
 
         Raises RedisError.
         """
-        await self._redis.get(self._key_of(ANYTHING))
+        await self._node.ask(lambda redis: redis.get(self._key_of(ANYTHING)))
 
     async def close(self) -> None:
         """Stop making up for missed invalidations."""
@@ -176,14 +222,19 @@ class ResponseCache:
     async def _begin(self, places: Sequence[str]) -> dict[str, bytes]:
         """Set a token for each place that has none, and return those that are there then."""
         new = {place: new_token() for place in places}
-        pipeline = self._redis.pipeline(transaction=False)
-        for place, token in new.items():
-            pipeline.set(self._key_of(place), token, nx=True, get=True)
-        there = cast(list[bytes | None], await pipeline.execute())
+
+        def begin(redis: Redis) -> Awaitable[list[bytes | None]]:
+            pipeline = redis.pipeline(transaction=False)
+            for place, token in new.items():
+                pipeline.set(self._key_of(place), token, nx=True, get=True)
+            return pipeline.execute()
+
+        there = await self._node.ask(begin)
         return {place: found or new[place] for place, found in zip(places, there, strict=True)}
 
     async def _renew(self, places: Collection[str]) -> None:
-        await self._redis.mset({self._key_of(place): new_token() for place in places})
+        tokens = {self._key_of(place): new_token() for place in places}
+        await self._node.ask(lambda redis: redis.mset(tokens))
 
     async def _make_up(self) -> None:
         while self._missed:
@@ -248,7 +299,7 @@ async def open_cache(
     A service keeps its answers under its name, for `ttl` seconds. A cache that needs longer than `timeout` seconds is
     slower than the database, so a command is not retried by the client.
     """
-    pool = BlockingConnectionPool.from_url(
+    node = Node(
         url,
         max_connections=MAX_CONNECTIONS,
         timeout=timeout,
@@ -256,10 +307,10 @@ async def open_cache(
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
     )
-    cache = ResponseCache(Redis(connection_pool=pool), name=name, ttl=ttl, max_waiting=max_waiting)
+    cache = ResponseCache(node, name=name, ttl=ttl, max_waiting=max_waiting)
     try:
         with looked_at(lambda: OWED.set(cache.owed)):
             yield cache
     finally:
         await cache.close()
-        await pool.aclose()
+        await node.close()
