@@ -132,7 +132,12 @@ def limits(a: Assumptions) -> tuple[Limit, ...]:
             "connections of PostgreSQL", lambda d: d.connections, a.connections_of_postgresql, "PgBouncer between them"
         ),
         Limit("the thread of Redis", lambda d: d.redis, 1, "a service with its Redis for each part of the rows"),
-        Limit("the queue, one process of RabbitMQ", lambda d: d.rabbitmq, 1, "the same: its queue is its own"),
+        Limit(
+            "the queue, one process of RabbitMQ",
+            lambda d: d.rabbitmq,
+            1,
+            "a service with its queue for each part of the rows",
+        ),
         Limit("reads of PostgreSQL", lambda d: d.postgresql, largest, "standbys for reads"),
         Limit("writes of PostgreSQL", lambda d: d.postgresql_writes, largest, "tables in parts, on several primaries"),
     )
