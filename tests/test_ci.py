@@ -17,6 +17,7 @@ import yaml
 
 from tests import test_lint, test_stack, test_supply, test_variants, test_workflows
 from tests.conftest import environment_of
+from tests.executed import executes
 from tests.test_workflows import ACTION, TOOLS, bash
 from tests.variants import ROOT, TEMPLATE, answers_to, name_of, render, variants_to_test
 
@@ -62,17 +63,6 @@ EXECUTED: dict[str, Callable[..., None]] = {
     test_stack.DOWN: test_stack.stack,
     LAST: test_workflows.test_the_last_job_passes_when_every_other_did,
 }
-
-
-def executes(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a test have a command of a pipeline, which it executes."""
-
-    def having(test: Callable[..., None]) -> Callable[..., None]:
-        EXECUTED[command] = test
-        parametrized: Callable[..., None] = pytest.mark.parametrize("command", [command])(test)
-        return parametrized
-
-    return having
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +283,7 @@ def test_the_last_job_decides_as_that_of_the_template() -> None:
     assert test_workflows.EXECUTED[LAST] is EXECUTED[LAST]
 
 
-@executes("make .env")
+@executes(EXECUTED, "make .env")
 def test_the_secrets_are_made(command: str, projects: dict[str, Path], tmp_path: Path) -> None:
     for name in ("Makefile", ".env.example"):
         shutil.copy(projects["github"] / name, tmp_path)
@@ -303,7 +293,7 @@ def test_the_secrets_are_made(command: str, projects: dict[str, Path], tmp_path:
 
 
 @pytest.mark.parametrize(("status", "shown"), [("success", False), ("failed", True)])
-@executes(f'[ "$CI_JOB_STATUS" = success ] || {test_stack.LOGS}')
+@executes(EXECUTED, f'[ "$CI_JOB_STATUS" = success ] || {test_stack.LOGS}')
 def test_the_logs_are_shown_after_a_failure(command: str, status: str, shown: bool, tmp_path: Path) -> None:
     docker = tmp_path / "docker"
     docker.write_text('#!/bin/sh\necho "$@"\n')
@@ -315,7 +305,9 @@ def test_the_logs_are_shown_after_a_failure(command: str, status: str, shown: bo
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("docker")
-@executes("apt-get update && apt-get install --yes --no-install-recommends docker-cli docker-compose docker-buildx")
+@executes(
+    EXECUTED, "apt-get update && apt-get install --yes --no-install-recommends docker-cli docker-compose docker-buildx"
+)
 def test_docker_can_be_installed_beside_python(command: str, pipeline: dict[str, Any]) -> None:
     (release,) = re.findall(r"^python:[\d.]+-(\w+)$", pipeline["default"]["image"])
     # apt-get looks for everything, and installs nothing.

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.conftest import PATIENCE, clean_environment
+from tests.executed import executes
 from tests.test_docs import test_the_quick_benchmark_prints_its_tables as quick_benchmark
 from tests.variants import (
     ROOT,
@@ -37,17 +38,6 @@ ACTION = re.compile(r"- uses: ([\w-]+/[\w-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)$
 
 # Each command of a workflow, with the test that executes it.
 EXECUTED: dict[str, Callable[..., None]] = {"make bench-quick": quick_benchmark}
-
-
-def executes(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a test have a command of a workflow, which it executes."""
-
-    def having(test: Callable[..., None]) -> Callable[..., None]:
-        EXECUTED[command] = test
-        parametrized: Callable[..., None] = pytest.mark.parametrize("command", [command])(test)
-        return parametrized
-
-    return having
 
 
 def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -147,7 +137,7 @@ def test_every_command_is_executed_by_a_test() -> None:
     assert not [command for command in commands if "${{" in command], "an expression belongs into the environment"
 
 
-@executes('uv run --no-default-groups python -m tests.variants >> "$GITHUB_OUTPUT"')
+@executes(EXECUTED, 'uv run --no-default-groups python -m tests.variants >> "$GITHUB_OUTPUT"')
 def test_the_variants_are_listed(command: str, checkout: Path, tmp_path: Path) -> None:
     done = bash(command, checkout, uv_environment(tmp_path))
     assert done.returncode == 0, done.stdout
@@ -198,7 +188,7 @@ RENDER = "uv run --no-default-groups --group render python -m pytest tests/test_
 
 
 @pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
-@executes(f"{RENDER}tests/test_render.py::test_the_full_product_of_answers")
+@executes(EXECUTED, f"{RENDER}tests/test_render.py::test_the_full_product_of_answers")
 def test_the_template_renders_without_make(command: str, resolution: str, checkout: Path, tmp_path: Path) -> None:
     """Narrowed, because the same tests run in full beside this one."""
     (job,) = (job for name, job in jobs() if name == "render")
@@ -244,7 +234,7 @@ def test_the_jobs_together_run_every_test(tests_of_ci: list[str]) -> None:
     assert sorted(test for part in parts for test in part) == sorted(tests_of_ci)
 
 
-@executes("make test-template")
+@executes(EXECUTED, "make test-template")
 def test_what_is_common_is_executed_by_make_test_all(command: str, tests_of_ci: list[str]) -> None:
     tests = collected(command.removeprefix("make "))
     assert set(tests) <= set(tests_of_ci)
@@ -252,7 +242,7 @@ def test_what_is_common_is_executed_by_make_test_all(command: str, tests_of_ci: 
     assert " 1 passed" in executed(command, "first_two_commands")
 
 
-@executes("make test-variants")
+@executes(EXECUTED, "make test-variants")
 def test_a_variant_is_executed_by_make_test_all(command: str, tests_of_ci: list[str]) -> None:
     answers = assert_only_one_variant(command, tests_of_ci, "test_variants.py::test_the_tests_of_the_variant_pass")
     assert " 1 passed" in executed(command, "test_production_refuses", ANSWERS=json.dumps(answers))
@@ -266,12 +256,12 @@ def executed(command: str, test: str, **environment: str) -> str:
     return done.stdout.replace("=", " ").replace("\n", " ")
 
 
-@executes("make test-stacks")
+@executes(EXECUTED, "make test-stacks")
 def test_a_stack_is_executed_by_make_test_all(command: str, tests_of_ci: list[str]) -> None:
     assert_only_one_variant(command, tests_of_ci, "test_stack.py::test_an_item_lives_and_dies")
 
 
-@executes("make test-drills")
+@executes(EXECUTED, "make test-drills")
 def test_a_drill_is_executed_by_make_test_all(command: str, tests_of_ci: list[str]) -> None:
     assert_only_one_variant(command, tests_of_ci, "test_drills.py::test_no_fault_loses_or_doubles_an_item")
 
@@ -295,12 +285,12 @@ def assert_only_one_variant(command: str, tests_of_ci: list[str], test: str) -> 
         ("", False),
     ],
 )
-@executes('[[ "$RESULTS" =~ ^success(,success)*$ ]]')
+@executes(EXECUTED, '[[ "$RESULTS" =~ ^success(,success)*$ ]]')
 def test_the_last_job_passes_when_every_other_did(command: str, results: str, passed: bool) -> None:
     assert (bash(command, ROOT, {"RESULTS": results}).returncode == 0) is passed
 
 
-@executes("sudo apt-get update && sudo apt-get install --yes wrk hey")
+@executes(EXECUTED, "sudo apt-get update && sudo apt-get install --yes wrk hey")
 def test_what_sends_load_can_be_installed(command: str, tmp_path: Path) -> None:
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         pytest.skip("only root on Debian or Ubuntu can try it")

@@ -11,7 +11,8 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TextIO
 
 import uvloop
@@ -86,6 +87,28 @@ def say(report: TextIO, text: str) -> None:
     print(text, file=report, flush=True)
 
 
+@contextmanager
+def started(stack: Stack) -> Iterator[tuple[Stack, TextIO]]:
+    """Start a stack, open the report, and remove the stack at the end."""
+    try:
+        stack.up("--build")
+        with (PROJECT / "drill-report.txt").open("w", encoding="utf-8") as report:
+            yield stack, report
+    finally:
+        stack.remove()
+
+
+def run_in(layout: Callable[[str, int], Stack], faults: Mapping[str, Fault], *, program: str, about: str | None) -> int:
+    """Run the faults of another layout of the stack that the command line names, or all of them."""
+    parser = argparse.ArgumentParser(prog=program, description=about)
+    parser.add_argument("fault", nargs="*", choices=[*faults, []], help="some of these; all without an argument")
+    parser.add_argument("--port", type=int, default=8900, help="port at which the drill reaches the API")
+    arguments = parser.parse_args()
+    with started(layout(f"{PROJECT.name}-drill", arguments.port)) as (stack, report):
+        say(report, HEADER)
+        return min(1, sum(not holds(stack, [name], report, faults) for name in arguments.fault or faults))
+
+
 def main() -> int:
     """Run the drills that are named, a sample, or all of them; or any of them until the time is over."""
     parser = argparse.ArgumentParser(prog="make drill", description=__doc__)
@@ -97,13 +120,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="run any, also several at once, until so much time is over")
     arguments = parser.parse_args()
     random.seed(arguments.seed)
-    stack = Stack(f"{PROJECT.name}-drill", arguments.port)
-    try:
-        stack.up("--build")
-        with (PROJECT / "drill-report.txt").open("w", encoding="utf-8") as report:
-            return min(1, run_drills(stack, arguments, report))
-    finally:
-        stack.remove()
+    with started(Stack(f"{PROJECT.name}-drill", arguments.port)) as (stack, report):
+        return min(1, run_drills(stack, arguments, report))
 
 
 if __name__ == "__main__":

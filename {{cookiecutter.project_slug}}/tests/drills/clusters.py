@@ -3,13 +3,12 @@
 Everything else is as in `make drill`.
 """
 
-import argparse
 import sys
+from functools import partial
 
-from tests.drills.__main__ import holds, say
-from tests.drills.drill import HEADER
+from tests.drills.__main__ import run_in
 from tests.drills.faults import UNAVAILABLE, killed
-from tests.drills.stack import PROJECT, Stack
+from tests.drills.stack import Stack
 
 
 def promote(stack: Stack) -> None:
@@ -74,18 +73,7 @@ CLUSTERED = {
 
 def main() -> int:
     """Run the drills that are named, or all of them."""
-    parser = argparse.ArgumentParser(prog="make drill-clusters", description=__doc__)
-    parser.add_argument("fault", nargs="*", choices=[*CLUSTERED, []], help="some of these; all without an argument")
-    parser.add_argument("--port", type=int, default=8900, help="port of the drill's API")
-    arguments = parser.parse_args()
-    stack = Stack(f"{PROJECT.name}-drill", arguments.port, cluster=True)
-    try:
-        stack.up("--build")
-        with (PROJECT / "drill-report.txt").open("w", encoding="utf-8") as report:
-            say(report, HEADER)
-            return min(1, sum(not holds(stack, [name], report, CLUSTERED) for name in arguments.fault or CLUSTERED))
-    finally:
-        stack.remove()
+    return run_in(partial(Stack, cluster=True), CLUSTERED, program="make drill-clusters", about=__doc__)
 
 
 if __name__ == "__main__":

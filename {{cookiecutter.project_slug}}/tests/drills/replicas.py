@@ -4,29 +4,17 @@ No read fails. A write that a killed replica has not answered ends in 502, unles
 it to another one. Everything else is as in `make drill`.
 """
 
-import argparse
 import sys
+from functools import partial
 
-from tests.drills.__main__ import holds, say
-from tests.drills.drill import HEADER
+from tests.drills.__main__ import run_in
 from tests.drills.faults import REPLICATED
-from tests.drills.stack import PROJECT, REPLICAS, Stack
+from tests.drills.stack import REPLICAS, Stack
 
 
 def main() -> int:
     """Run the drills that are named, or all of them."""
-    parser = argparse.ArgumentParser(prog="make drill-replicas", description=__doc__)
-    parser.add_argument("fault", nargs="*", choices=[*REPLICATED, []], help="some of these; all without an argument")
-    parser.add_argument("--port", type=int, default=8900, help="port of the drill's proxy")
-    arguments = parser.parse_args()
-    stack = Stack(f"{PROJECT.name}-drill", arguments.port, replicas=REPLICAS)
-    try:
-        stack.up("--build")
-        with (PROJECT / "drill-report.txt").open("w", encoding="utf-8") as report:
-            say(report, HEADER)
-            return min(1, sum(not holds(stack, [name], report, REPLICATED) for name in arguments.fault or REPLICATED))
-    finally:
-        stack.remove()
+    return run_in(partial(Stack, replicas=REPLICAS), REPLICATED, program="make drill-replicas", about=__doc__)
 
 
 if __name__ == "__main__":
