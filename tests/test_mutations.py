@@ -914,10 +914,10 @@ MUTATIONS = [
     Mutation(
         "what is refused on the connection is counted",
         "app/highload/server.py",
-        "            service.requests.refuse(self.parser.get_method().decode(), service.reads.refusal.status)\n",
+        "            service.requests.refuse(self.parser.get_method().decode(), refusal.status)\n",
         "",
         "highload/test_metrics.py::test_who_is_refused_is_counted_once",
-        "assert 1 == 3",
+        "assert 0 == 3",
     ),
     Mutation(
         "a successor goes on in the slot of a process that has died",
@@ -999,6 +999,7 @@ SHARING = "app/highload/reads/sharing.py"
 ACCESS = "app/highload/http/access.py"
 RATES = "app/highload/http/rates.py"
 SERVER = "app/highload/server.py"
+HEADS = "app/highload/http/heads.py"
 UVICORN = "uvicorn/protocols/http/httptools_impl.py"
 ANSWERS = "highload/test_server_differential.py::test_answers_are_those_of_the_plain_protocol"
 FULL = "highload/test_server_differential.py::test_a_full_service_refuses_as_the_plain_protocol_does"
@@ -1338,24 +1339,24 @@ MUTATIONS += [
     Mutation(
         "the short way is taken",
         SERVER,
-        "        if app is not self.app or self._service is None or not self._share(cycle, self._service):\n",
-        "        if True:\n",
+        "        elif not self._share(cycle, service):\n",
+        "        elif True:\n",
         ANSWERS,
         "assert 2 == (0 + 1)",
     ),
     Mutation(
         "the last answer of a connection says so",
         SERVER,
-        "        if not cycle.keep_alive or self.flow.write_paused or service.admission.full or",
-        "        if self.flow.write_paused or service.admission.full or",
+        "        if not cycle.keep_alive or self.flow.write_paused or service.admission.full_soon or",
+        "        if self.flow.write_paused or service.admission.full_soon or",
         ANSWERS,
         "Outcome(answe...",
     ),
     Mutation(
         "shared answers that nobody reads do not pile up",
         SERVER,
-        "        if not cycle.keep_alive or self.flow.write_paused or service.admission.full or",
-        "        if not cycle.keep_alive or service.admission.full or",
+        "        if not cycle.keep_alive or self.flow.write_paused or service.admission.full_soon or",
+        "        if not cycle.keep_alive or service.admission.full_soon or",
         "highload/test_server.py::test_answers_that_nobody_reads_do_not_pile_up",
         "TimeoutError",
     ),
@@ -1378,27 +1379,67 @@ MUTATIONS += [
     Mutation(
         "what exceeds a limit of Uvicorn itself gets its answer",
         SERVER,
-        "        if app is not self.app or self._service",
-        "        if self._service",
+        "        if app is not self.app or service is None",
+        "        if service is None",
         "highload/test_server_differential.py::test_what_exceeds_a_limit_of_uvicorn_itself_gets_its_answer",
         "assert [Answer(raw=b",
     ),
     Mutation(
         "a full service shares no read",
         SERVER,
-        " or self.flow.write_paused or service.admission.full or",
+        " or self.flow.write_paused or service.admission.full_soon or",
         " or self.flow.write_paused or",
-        FULL + "[GET /notes, at first]",
+        FULL + "[GET /notes?limit=%31, at first]",
         "assert [200] == [503]",
     ),
     Mutation(
         "the server refuses what is too much",
         SERVER,
-        "            self.send(service.reads.refusal, request_id_of(self.headers, trusted=self._trusted))\n"
-        "            return\n",
+        "            self.send(refusal, request_id_of(self.headers, trusted=self._trusted))\n            return\n",
         "            pass\n",
         "highload/test_server.py::test_a_refusal_of_the_server_is_that_of_the_application",
         "AssertionError: assert not [",
+    ),
+    Mutation(
+        "those who come at once are refused by the server",
+        SERVER,
+        "            service.admission.expect()\n",
+        "",
+        "highload/test_server.py::test_those_who_come_at_once_are_refused_by_the_server",
+        "assert 30 == 2",
+    ),
+    Mutation(
+        "nobody is expected for ever",
+        "app/highload/http/admission.py",
+        "            asyncio.get_running_loop().call_soon(self._forget)\n",
+        "            pass\n",
+        "highload/test_server.py::test_those_who_come_at_once_are_refused_by_the_server",
+        "HTTP/1.1 503",
+    ),
+    Mutation(
+        "the first request of a connection is refused by the server",
+        SERVER,
+        "            self.cycle.response_complete\n            and parser.get_http_version",
+        "            self.cycle is not BEFORE_THE_FIRST and self.cycle.response_complete\n"
+        "            and parser.get_http_version",
+        "highload/test_server.py::test_those_who_come_at_once_are_refused_by_the_server",
+        "assert 30 == 2",
+    ),
+    Mutation(
+        "a kept head is that of the same answer",
+        HEADS,
+        "head.headers is not headers or",
+        "False or",
+        ANSWERS,
+        "assert [] == [200]",
+    ),
+    Mutation(
+        "a kept head is that of now",
+        HEADS,
+        " or head.server_headers != server_headers",
+        "",
+        "highload/test_server.py::test_a_stopping_server_says_so_in_a_refusal",
+        "connection: close' in b\"HTTP/1.1 503",
     ),
     Mutation(
         "the refusal of a HEAD has no body",
@@ -1411,16 +1452,17 @@ MUTATIONS += [
     Mutation(
         "a full service lets in what it always lets in",
         SERVER,
-        '            and self.url.partition(b"?")[0].decode() not in always\n',
+        "            and target[1].decode() not in always\n",
         "",
         FULL + "[GET /livez]",
-        "assert [200, 503] == [200, 200]",
+        "assert [503, 503] == [200, 200]",
     ),
     Mutation(
         "a full service looks at a target that may be another one",
         SERVER,
-        "            and USUAL_TARGET.fullmatch(self.url) is not None\n",
-        "",
+        "            and (target := USUAL_TARGET.fullmatch(self.url)) is not None\n"
+        "            and target[1].decode() not in always\n",
+        '            and self.url.partition(b"?")[0].decode() not in always\n',
         FULL + "[GET /%6civez]",
         "assert [200, 503] == [200, 200]",
     ),
@@ -1452,8 +1494,8 @@ MUTATIONS += [
     Mutation(
         "a pipeline does not stand in its own way",
         SERVER,
-        "            and self.cycle.response_complete\n",
-        "",
+        "            self.cycle.response_complete\n            and parser",
+        "            parser",
         "highload/test_server.py::test_answers_keep_the_order_of_the_requests",
         "HTTP/1.1 503",
     ),
@@ -1524,7 +1566,7 @@ MUTATIONS += [
     ),
     Mutation(
         "shared answers have security headers on the short way",
-        SERVER,
+        HEADS,
         "*fields, security, FIELD",
         "*fields, FIELD",
         "highload/test_security_headers.py::test_a_shared_answer_has_them_on_the_short_way",
@@ -1752,9 +1794,9 @@ MUTATIONS += [
     ),
     Mutation(
         "a shared answer has the header fields of the server",
-        SERVER,
-        '    fields = [b"%s: %s\\r\\n" % field for field in (*server_headers, *answer.headers)]\n',
-        '    fields = [b"%s: %s\\r\\n" % field for field in answer.headers]\n',
+        HEADS,
+        "for field in (*server_headers, *headers)]",
+        "for field in headers]",
         ANSWERS,
         "Outcome(answe...",
     ),
@@ -1849,8 +1891,7 @@ MUTATIONS += [
     Mutation(
         "a stopping server tells also who began long ago",
         SERVER,
-        "        if self.cycle is not None and not self.cycle.response_started:\n"
-        "            self.cycle.keep_alive = False\n",
+        "        if not self.cycle.response_started:\n            self.cycle.keep_alive = False\n",
         "",
         "highload/test_server.py::test_a_stopping_server_tells_also_who_began_before_the_last_tick",
         "assert 0 == 1",

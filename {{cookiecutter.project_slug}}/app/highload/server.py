@@ -9,13 +9,13 @@ import logging
 import re
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Sequence, Sized
+from collections.abc import Callable, Collection, Sized
 from contextlib import suppress
 from copy import copy
 from functools import cache, partial
 from socket import socket
 from time import perf_counter
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
 import httptools
@@ -27,19 +27,19 @@ from starlette.types import ASGIApp, Scope
 from uvicorn import Server
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.highload.batching import Overloaded
 from app.highload.http.access import count_refusal
 from app.highload.http.deadlines import Awaited, Deadlines
 from app.highload.http.finishing import NO_STORE
+from app.highload.http.heads import Heads
 from app.highload.http.problems import problem
-from app.highload.http.request_id import FIELD, KEY, request_id_of
-from app.highload.http.security_headers import SecurityHeaders
+from app.highload.http.request_id import KEY, request_id_of
 from app.highload.logs import REQUEST_ID
 from app.highload.metrics.instruments import SECONDS
 from app.highload.metrics.refusals import WAITING
-from app.highload.reads.answers import Answer, RawHeader
+from app.highload.reads.answers import Answer
 from app.highload.reads.shared import NOT_SHARED
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
 from app.highload.service import Service
@@ -65,7 +65,11 @@ LONGEST_HEAD = 65_536
 # Bytes that are sent by reference; what is smaller is sent as one piece.
 LARGE = 65_536
 # Other targets may not be what they seem, or may not be any; the parser refuses those that are too long.
-USUAL_TARGET = re.compile(rb"/(?:[\w.~-][\w./~-]{0,1000})?(?:\?[\w.~=&-]{0,1000})?", re.ASCII)
+USUAL_TARGET = re.compile(rb"(/(?:[\w.~-][\w./~-]{0,1000})?)(?:\?[\w.~=&-]{0,1000})?", re.ASCII)
+# What a connection takes for its last request until it has one, so that the first one is like the others.
+BEFORE_THE_FIRST = SimpleNamespace(
+    response_started=True, response_complete=True, more_body=False, body=b"", message_event=asyncio.Event()
+)
 
 
 class Connection(HttpToolsProtocol):
@@ -85,13 +89,14 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._service = service_of_the_short_way(cast(ASGIApp, self.app), access_log=self.access_log)
-        self._security = security_of(cast(ASGIApp, self.app))
+        self._heads = heads_of(cast(ASGIApp, self.app))
         self._see_client = see_client_behind(cast(ASGIApp, self.app))
         self._trusted = False
         self._received = 0
         self._without_result = 0
         self._piece = b""
         self._keeps_alive = True
+        self.cycle = cast(RequestResponseCycle, BEFORE_THE_FIRST)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to read."""
@@ -131,7 +136,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         """Hang up on a head that does not end; nobody waits for an answer that is on its way when the client floods."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle.response_complete:
             sentence = f"The head of the request is too large: send at most {LONGEST_HEAD} bytes."
             answer = Answer.of(problem(431, sentence))
             answer = answer._replace(headers=[*answer.headers, NO_STORE, CONNECTION_CLOSE])
@@ -146,7 +151,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End a request."""
         super().on_message_complete()
-        if self.expect_100_continue and self.cycle is not None and not self.cycle.response_started:
+        if self.expect_100_continue and not self.cycle.response_started:
             self.cycle.keep_alive = self._keeps_alive
 
     def on_response_complete(self) -> None:
@@ -182,10 +187,10 @@ class Connection(HttpToolsProtocol):
         # A head may begin before the answer to the request before it is complete, and the time of idleness with that.
         has_begun = self.scope is not None and "method" not in self.scope
         is_idle = self.timeout_keep_alive_task is not None and not has_begun
-        is_served = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        is_served = not self.cycle.response_complete and not self.cycle.more_body
         if is_idle or is_served or self.flow.read_paused:
             return None
-        return Awaited(self.cycle or self, self._received)
+        return Awaited(self.cycle, self._received)
 
     def hang_up(self) -> None:
         """End the connection at once."""
@@ -196,15 +201,19 @@ class Connection(HttpToolsProtocol):
         last_answer_headers = self.server_state.default_headers
         if CONNECTION_CLOSE not in last_answer_headers:
             last_answer_headers.append(CONNECTION_CLOSE)
-        if self.cycle is not None and not self.cycle.response_started:
+        if not self.cycle.response_started:
             self.cycle.keep_alive = False
         self.loop.call_later(LINGER, super().shutdown)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope = cast(Scope, cycle.scope)
         scope[KEY] = request_id_of(scope["headers"], trusted=self._trusted)
+        service = self._service
         # Uvicorn has an application of its own for what exceeds its own limit.
-        if app is not self.app or self._service is None or not self._share(cycle, self._service):
+        if app is not self.app or service is None:
+            super()._start_asgi_task(cycle, app)
+        elif not self._share(cycle, service):
+            service.admission.expect()
             super()._start_asgi_task(cycle, app)
 
     def run_alone(self, cycle: RequestResponseCycle) -> None:
@@ -216,22 +225,22 @@ class Connection(HttpToolsProtocol):
         """Refuse what is too much as soon as it is seen: under overload a worker does little else."""
         self._without_result = 0
         service = self._service
-        if service is not None and service.admission.full and self._may_refuse(service.admission.always):
-            service.requests.refuse(self.parser.get_method().decode(), service.reads.refusal.status)
-            self.send(service.reads.refusal, request_id_of(self.headers, trusted=self._trusted))
+        if service is not None and service.admission.full_soon and self._may_refuse(service.admission.always):
+            refusal = service.reads.refusal
+            service.requests.refuse(self.parser.get_method().decode(), refusal.status)
+            self.send(refusal, request_id_of(self.headers, trusted=self._trusted))
             return
         super().on_headers_complete()
         if not self.parser.should_upgrade():
             # Trailers come to this list, and are no fields of the request (RFC 9110, section 6.5.1).
             self.headers = []
-        if self.expect_100_continue and self.cycle is not None:
+        if self.expect_100_continue and not self.cycle.response_started:
             # A client that is answered before it was told to send the body may send it or not.
             self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
 
     def send(self, answer: Answer, request_id: bytes, *, keep_alive: bool = True) -> None:
         """Send a whole answer, and let Uvicorn go on."""
-        security = self._security.missing(answer.status, answer.headers).wire if self._security else b""
-        head = head_of(answer, self.server_state.default_headers, security, request_id)
+        head = self._heads.of(answer.status, answer.headers, self.server_state.default_headers, request_id)
         if len(answer.body) < LARGE:
             self.transport.write(head + answer.body)
         else:
@@ -244,7 +253,12 @@ class Connection(HttpToolsProtocol):
         """Begin with a read that may be shared, or leave the request to the application."""
         scope = cast(Scope, cycle.scope)
         service.place(scope)
-        if not cycle.keep_alive or self.flow.write_paused or service.admission.full or service.hosts.refusal(scope):
+        if (
+            not cycle.keep_alive
+            or self.flow.write_paused
+            or service.admission.full_soon
+            or service.hosts.refusal(scope)
+        ):
             return False
         access = service.access
         if access is not None:
@@ -289,18 +303,18 @@ class Connection(HttpToolsProtocol):
     def _may_refuse(self, always: Collection[str]) -> bool:
         """Tell whether the bytes of the refusal are all that the application would send.
 
-        A request that was answered before on the connection makes Uvicorn skip the body of this one, too.
+        As the request before was answered, Uvicorn skips the body of this one, too.
         """
+        parser = self.parser
         return (
-            self.cycle is not None
-            and self.cycle.response_complete
-            and self.parser.get_http_version() == "1.1"
-            and self.parser.get_method() in USUAL_METHODS
-            and self.parser.should_keep_alive()
-            and not self.parser.should_upgrade()
+            self.cycle.response_complete
+            and parser.get_http_version() == "1.1"
+            and parser.get_method() in USUAL_METHODS
+            and parser.should_keep_alive()
+            and not parser.should_upgrade()
             and not self.expect_100_continue
-            and USUAL_TARGET.fullmatch(self.url) is not None
-            and self.url.partition(b"?")[0].decode() not in always
+            and (target := USUAL_TARGET.fullmatch(self.url)) is not None
+            and target[1].decode() not in always
             and not self.flow.write_paused
         )
 
@@ -419,12 +433,6 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-def head_of(answer: Answer, server_headers: Sequence[RawHeader], security: bytes, request_id: bytes) -> bytes:
-    """Return what goes over the wire before the body (RFC 9112, section 2.1)."""
-    fields = [b"%s: %s\r\n" % field for field in (*server_headers, *answer.headers)]
-    return b"".join([STATUS_LINE[answer.status], *fields, security, FIELD, b": ", request_id, b"\r\n\r\n"])
-
-
 def is_trusted_proxy(app: ASGIApp, client: tuple[str, int] | None) -> bool:
     """Whether Uvicorn believes a peer what it says of its clients."""
     return isinstance(app, ProxyHeadersMiddleware) and client is not None and client[0] in app.trusted_hosts
@@ -495,10 +503,10 @@ def served_by(app: ASGIApp) -> ASGIApp:
     return cast(ASGIApp, app.app) if isinstance(app, ProxyHeadersMiddleware) else app
 
 
-def security_of(app: ASGIApp) -> SecurityHeaders | None:
-    """Return the security headers of a served application, if it has some."""
+def heads_of(app: ASGIApp) -> Heads:
+    """Return what makes the heads of the answers of a served application."""
     served = served_by(app)
-    return served.security if isinstance(served, Service) else None
+    return served.heads if isinstance(served, Service) else Heads(None)
 
 
 @cache

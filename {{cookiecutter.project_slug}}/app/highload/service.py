@@ -18,6 +18,7 @@ from app.highload.http.documentation import complete
 from app.highload.http.expectations import Expectations
 from app.highload.http.finishing import send_finished
 from app.highload.http.head import HeadAsGet
+from app.highload.http.heads import Heads
 from app.highload.http.hosts import AllowedHosts, HostsLayer
 from app.highload.http.problems import add_problem_handlers, overloaded
 from app.highload.http.request_id import identified
@@ -92,6 +93,7 @@ class Service(FastAPI):
         self._own_stack: ASGIApp | None = None
         self.access = None if access is None or access.is_open else access
         self.security = SecurityHeaders(https=public_url.startswith("https:"))
+        self.heads = Heads(self.security)
         self.hosts = AllowedHosts(allowed_hosts, any_host=[root_path + path for path in any_host])
         # The server compares what stands in the request, where the root path may have been taken off.
         always = {*always, *(root_path + path for path in always)}

@@ -417,6 +417,27 @@ async def test_a_stopping_server_begins_no_request_behind_its_last_answer(
     assert not asked
 
 
+async def test_a_stopping_server_says_so_in_a_refusal(
+    database_url: str, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LINGER", math.inf)
+    app = notes_service(database_url=database_url, limit_concurrency=1)
+    async with AsyncExitStack() as serving:
+        client = await serving.enter_async_context(running(app))
+        async with connected(client) as connection:
+            app.admission.enter()
+            head, _ = await connection.send(GET)
+            assert b" 503 " in head
+            assert b"\r\nconnection: close" not in head
+            stopping = asyncio.create_task(serving.aclose())
+            await said(told, "Shutting down")
+            head, _ = await connection.send(GET)
+            assert b" 503 " in head
+            assert b"\r\nconnection: close" in head
+            assert await connection.end() == b""
+        await stopping
+
+
 async def test_a_stopping_server_answers_who_waits_to_be_accepted(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -540,6 +561,27 @@ async def test_a_refusal_of_the_server_is_that_of_the_application(serve: Serve, 
         by_application = await outside.send(GET.replace(b"GET", b"HEAD"))
         assert by_application == (by_server[0], b"")
         assert len(asked) == 1
+
+
+async def test_those_who_come_at_once_are_refused_by_the_server(serve: Serve, asked: list[Scope]) -> None:
+    """It reads from all of them before it runs the task of any, and takes as many as there are places."""
+    async with serve(limit_concurrency=2) as client, AsyncExitStack() as opened:
+        connections = [await opened.enter_async_context(connected(client)) for _ in range(CLIENTS)]
+        await are_open(CLIENTS)
+        with creation_held() as held:
+            for connection in connections:
+                connection.writer.write(POST_HEAD + POST_BODY)
+
+            async def all_but_two_are_answered() -> bool:
+                return sum(bool(connection.reader._buffer) for connection in connections) == CLIENTS - 2  # type: ignore[attr-defined]
+
+            await eventually(all_but_two_are_answered)
+            assert len(asked) == 2
+            held.set()
+            statuses = [(await connection.send(b""))[0].split()[1] for connection in connections]
+        assert sorted(statuses) == [b"201"] * 2 + [b"503"] * (CLIENTS - 2)
+        # Nobody is expected any more.
+        assert b" 201 " in (await connections[0].send(POST_HEAD + POST_BODY))[0]
 
 
 async def test_what_is_refused_leaves_the_connection_as_it_was(serve: Serve) -> None:

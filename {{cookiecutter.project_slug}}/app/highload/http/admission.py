@@ -1,5 +1,6 @@
 """A bound on the requests in progress: what a worker cannot serve soon, it refuses at once."""
 
+import asyncio
 from collections.abc import Collection
 from time import perf_counter
 
@@ -29,12 +30,18 @@ class Admission:
         self.always = always
         self.requests = requests or Requests()
         self._inside = 0
+        self._expected = 0
         self._refusal = overloaded()
 
     @property
     def full(self) -> bool:
         """Whether as many requests are inside as may be."""
         return self._inside >= self._limit
+
+    @property
+    def full_soon(self) -> bool:
+        """Whether it is full, or will be when those that are expected have come in."""
+        return self._inside + self._expected >= self._limit
 
     @property
     def inside(self) -> int:
@@ -106,6 +113,18 @@ class Admission:
                 self.enter()
 
         return receive_outside, send_outside
+
+    def expect(self) -> None:
+        """Announce a request whose task is made and begins after what is ready in the event loop.
+
+        The server reads from many connections before it runs a task, and sees from this that it reads too much.
+        """
+        if self._expected == 0:
+            asyncio.get_running_loop().call_soon(self._forget)
+        self._expected += 1
+
+    def _forget(self) -> None:
+        self._expected = 0
 
     def enter(self) -> None:
         """Count a request that begins."""

@@ -73,8 +73,10 @@ class Requests:
 
     def refuse(self, method: str, status: int) -> None:
         """Count a request that is refused for want of places."""
-        OVERLOAD.add()
-        (self._unmatched.get(method) or self._unmatched[OTHER_METHOD]).observe(status, 0)
+        # These are `add` and `observe` without calls: under overload a worker does little else.
+        OVERLOAD.values[OVERLOAD.base] += 1
+        histograms = self._unmatched.get(method) or self._unmatched[OTHER_METHOD]
+        histograms.values[(histograms.row_of.get(status) or histograms.take_row(status)) + 1] += 1
 
 
 def durations(route: str, method: str) -> KeyedHistograms:
