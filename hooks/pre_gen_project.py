@@ -46,7 +46,7 @@ DEPENDENCIES = frozenset(
 # PostgreSQL cuts names after 63 bytes; the longest one is that of an index, ix_<many>_created_at_id.
 LONGEST_NAME = 30
 # What the service answers besides.
-ROUTES = frozenset(["docs", "livez", "metrics", "openapi", "readyz", "redoc"])
+ROUTES = frozenset(["docs", "livez", "metrics", "openapi", "readyz"])
 # What PostgreSQL or SQLite reads as a word of SQL and not as the name of a table.
 SQL_WORDS = frozenset(
     re.findall(

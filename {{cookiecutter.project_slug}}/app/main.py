@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from app import crud, db
 from app.config import NAME, Settings, configure_log, load_settings
-from app.highload.http import health, metrics
+from app.highload.http import docs, health, metrics
 from app.highload.http.access import Access
 from app.highload.repository import Storage
 from app.highload.schema import Schema
@@ -78,6 +78,9 @@ def create_app(settings: Settings) -> Service:
         description="{{ cookiecutter.__description }}",
         lifespan=lifespan,
         redirect_slashes=False,
+        # The page of the engine takes the place of FastAPI's, which load scripts from other hosts.
+        docs_url=None,
+        redoc_url=None,
         limit_concurrency=settings.limit_concurrency,
         max_body_bytes=settings.max_body_bytes,
         max_waiting=settings.max_waiting,
@@ -92,6 +95,7 @@ def create_app(settings: Settings) -> Service:
         # {% endif %}
     )
     app.include_flat(items.router)
+    app.include_flat(docs.router)
     app.include_flat(health.router)
     app.include_flat(metrics.router)
     return app
