@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
-QUESTIONS: dict[str, Any] = {
-    name: default for name, default in json.loads((ROOT / "cookiecutter.json").read_text()).items() if name[0] != "_"
-}
+CONTEXT: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text())
+QUESTIONS = {name: default for name, default in CONTEXT.items() if name[0] != "_"}
+COPIED: list[str] = CONTEXT["_copy_without_render"]
 SLUG = "highload-service"
 
 # Answers that are free text. A new question must be a choice, a yes or no, or be listed here with samples.
@@ -144,9 +145,15 @@ def render(directory: Path, **answers: Any) -> Path:
 
 
 def text_files(project: Path) -> dict[str, str]:
-    """Return the text of every file that the template made, by its path."""
-    made = (path for path in sorted(project.rglob("*")) if path.is_file() and ".venv" not in path.parts)
-    return {path.relative_to(project).as_posix(): path.read_text(encoding="utf-8") for path in made}
+    """Return the text of every file that the template made, by its path; those of others were copied."""
+    paths = {path.relative_to(project).as_posix(): path for path in sorted(project.rglob("*")) if path.is_file()}
+    made = {name: path for name, path in paths.items() if ".venv" not in path.parts and not is_of_others(name)}
+    return {name: path.read_text(encoding="utf-8") for name, path in made.items()}
+
+
+def is_of_others(path: str) -> bool:
+    """Whether a file of the template is copied as it is, because others wrote it."""
+    return any(fnmatch(path, pattern) for pattern in COPIED)
 
 
 def job(answers: Answers) -> dict[str, str]:
