@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.browser import Browser, find_browser
 from tests.variants import core_variants, docker_variants, is_fullest, name_of, render, variants_of_this_run
 
 type Urls = dict[str, str]
@@ -145,6 +146,14 @@ def docker_is_there() -> bool:
     if shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Browser:
+    program = find_browser()
+    if program is None:
+        pytest.skip("Chromium is missing: no page was looked at")
+    return Browser(program, tmp_path, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")

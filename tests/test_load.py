@@ -1,25 +1,21 @@
 """`make load` of a rendered project, and its page in a browser."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import zlib
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, environment_of, make
+from tests.browser import DARK, LIGHT, Browser, top_left
+from tests.conftest import environment_of, make
 from tests.test_variants import serving
 from tests.variants import is_fullest
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (390, 1280)
-DARK, LIGHT = 0, 1
 KEY = "key_of_the_load_test"
-NO_ORIGIN = "not an origin"
 
 
 @pytest.fixture(scope="module")
@@ -87,59 +83,12 @@ def test_make_load_goes_to_no_other_machine(report: Path) -> None:
     assert "http://example.org is not on this machine" in done.stdout
 
 
-class Browser:
-    """Chromium without a window and without a network."""
-
-    def __init__(self, program: str, place: Path) -> None:
-        self._program = program
-        self._place = place
-
-    def show(self, page: Path, *options: str) -> tuple[str, list[str], list[str]]:
-        """Show a page; return its document, the messages on its console, and the addresses that were asked for."""
-        log = self._place / "network.json"
-        done = subprocess.run(
-            [
-                self._program,
-                "--headless",
-                *(["--no-sandbox"] if os.geteuid() == 0 else []),
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--no-first-run",
-                "--allow-file-access-from-files",
-                "--hide-scrollbars",
-                "--enable-logging=stderr",
-                f"--user-data-dir={self._place / 'profile'}",
-                "--host-resolver-rules=MAP * ~NOTFOUND",
-                f"--log-net-log={log}",
-                *options,
-                page.as_uri(),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=True,
-        )
-        requests = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-        # The browser asks for things of its own; what a page asks for has an origin.
-        asked = {request["url"] for request in requests if request.get("initiator", NO_ORIGIN) != NO_ORIGIN}
-        return done.stdout, re.findall(r"CONSOLE.*", done.stderr), sorted(asked)
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Browser:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("Chromium is missing: the page was not looked at")
-    return Browser(program, tmp_path)
-
-
 def test_the_page_in_a_browser(report: Path, browser: Browser, tmp_path: Path) -> None:
     corners = {}
     for scheme in (DARK, LIGHT):
         picture = tmp_path / f"{scheme}.png"
         options = (f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1280,2600")
-        _, messages, asked = browser.show(report, *options, f"--screenshot={picture}")
+        _, messages, asked = browser.show(report.as_uri(), *options, f"--screenshot={picture}")
         assert (messages, asked) == ([], [])
         corners[scheme] = top_left(picture)
     assert max(corners[DARK]) < 64
@@ -149,7 +98,7 @@ def test_the_page_in_a_browser(report: Path, browser: Browser, tmp_path: Path) -
 def test_a_page_that_needs_more_would_be_noticed(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<img src="http://example.org/picture.png"><script>console.error("broken")</script>')
-    _, messages, asked = browser.show(page, f"--screenshot={tmp_path / 'page.png'}")
+    _, messages, asked = browser.show(page.as_uri(), f"--screenshot={tmp_path / 'page.png'}")
     assert len(messages) == 1
     assert "broken" in messages[0]
     assert asked == ["http://example.org/picture.png"]
@@ -165,20 +114,9 @@ def test_the_page_never_scrolls_sideways(report: Path, browser: Browser, tmp_pat
             for width in WIDTHS
         )
     )
-    document, messages, _ = browser.show(frames, "--dump-dom")
+    document, messages, _ = browser.show(frames.as_uri(), "--dump-dom")
     assert messages == []
     measured = re.findall(r"\[(\d+): (\d+)\]", document)
     assert [int(width) for width, _ in measured] == list(WIDTHS), document[-2000:]
     for width, needed in measured:
         assert int(needed) <= int(width)
-
-
-def top_left(picture: Path) -> tuple[int, ...]:
-    """Return red, green and blue of the first pixel of a PNG, on which no filter has an effect."""
-    data, position, compressed = picture.read_bytes(), 8, b""
-    while position < len(data):
-        length = int.from_bytes(data[position : position + 4])
-        if data[position + 4 : position + 8] == b"IDAT":
-            compressed += data[position + 8 : position + 8 + length]
-        position += length + 12
-    return tuple(zlib.decompress(compressed)[1:4])
