@@ -51,6 +51,12 @@ lint: .venv/done ## Check style and types: of the tools, of the template as it l
 lock: .venv/done ## Resolve the newest releases that the template allows
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/lock.py
 
+.PHONY: swagger-ui
+swagger-ui: .venv/done ## Put a release of Swagger UI into the template, by npm (VERSION=5.35.0)
+	@mkdir -p build
+	npm pack --silent --pack-destination build swagger-ui-dist@$(VERSION)
+	$(BIN)/python -m tools.swagger_ui build/swagger-ui-dist-$(VERSION).tgz
+
 .venv/done: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.13 or newer is needed: install it, or name it with make PYTHON=/path/to/python."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -276,7 +276,9 @@ async def test_a_huge_body_is_refused(serve: Serve) -> None:
 
 
 async def test_the_service_documents_itself(client: httpx2.AsyncClient) -> None:
-    assert (await client.get("/docs")).status_code == 200
+    page = await client.get("/docs")
+    assert (page.status_code, "://" in page.text) == (200, False)
+    assert (await client.get("/redoc")).status_code == 404
     document = (await client.get("/openapi.json")).json()
     answers = document["paths"]["/items"]["post"]["responses"]
     assert {"201", "413", "422", "503"} <= set(answers)
