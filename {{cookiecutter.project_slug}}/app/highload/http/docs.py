@@ -2,6 +2,8 @@
 
 The page is Swagger UI, and everything that it loads comes from the service, so it works without internet. FastAPI's own
 pages load scripts from other hosts: leave them out with `docs_url=None` and `redoc_url=None`.
+
+An application with `openapi_url=None` has no document, and answers 404 here.
 """
 
 import json
