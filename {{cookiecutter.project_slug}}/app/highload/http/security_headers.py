@@ -34,7 +34,7 @@ class SecurityHeaders:
 
     - `X-Content-Type-Options: nosniff`: JSON is not taken for a script or a page.
     - `Content-Security-Policy: default-src 'none'; frame-ancestors 'none'`: opened as a document, an answer loads and
-      runs nothing. A page has scripts of its own, so it gets `frame-ancestors 'none'` alone; /docs names its own policy.
+      runs nothing. A page has scripts of its own, so it gets `frame-ancestors 'none'` alone; /docs sets its own policy.
       304 gets none: it would replace the one of the answer that the client has (RFC 9111, section 3.2).
     - `Referrer-Policy: no-referrer`: no other site learns the addresses of this one, which hold ids and cursors.
     - `Strict-Transport-Security`, only where clients come by HTTPS: a year, and not for other hosts below this one, of
