@@ -13,7 +13,10 @@ import pytest
 from tests import test_drills, test_lint, test_load, test_observe, test_render, test_stack, test_supply, test_variants
 from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
-from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, render
+from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, documents, render
+
+# Lines of the README that somebody reads who has just rendered it.
+LONGEST_README = 150
 
 # Its drill starts such a stack, promotes, and makes a standby, with these commands and the name of its own project.
 CLUSTERS = test_drills.test_no_fault_of_a_cluster_loses_or_doubles_an_item
@@ -113,10 +116,28 @@ def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", core_variants(), ids=str)
-def test_every_command_of_a_rendered_readme_is_executed(variant: dict[str, bool], tmp_path: Path) -> None:
-    readme = (render(tmp_path, **variant) / "README.md").read_text(encoding="utf-8")
-    for command in commands_of(readme):
+def test_every_command_of_a_rendered_project_is_executed(variant: dict[str, bool], tmp_path: Path) -> None:
+    for command in commands_of(documents(render(tmp_path, **variant))):
         assert command in EXECUTED_ELSEWHERE or test_stack.runs_in_the_stack(command), command
+
+
+@pytest.mark.parametrize("variant", core_variants(), ids=str)
+@pytest.mark.parametrize("deployment", ["compose", "kubernetes"])
+def test_a_rendered_readme_is_short_and_leads_to_the_rest(
+    variant: dict[str, bool], deployment: str, tmp_path: Path
+) -> None:
+    project = render(tmp_path, deployment=deployment, **variant)
+    assert len((project / "README.md").read_text(encoding="utf-8").splitlines()) <= LONGEST_README
+    reached, left = set(), [project / "README.md"]
+    while left:
+        document = left.pop()
+        reached.add(document)
+        for path in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
+            target = (document.parent / path).resolve()
+            assert target.exists(), (document.name, path)
+            if target.suffix == ".md" and target not in reached:
+                left.append(target)
+    assert set(project.glob("docs/*.md")) <= reached
 
 
 @pytest.mark.slow

@@ -240,9 +240,9 @@ def test_a_project_that_is_rendered_again_keeps_its_secrets(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("variant", core_variants(), ids=name_of)
-def test_every_setting_of_the_readme_reaches_the_containers(variant: dict[str, bool], tmp_path: Path) -> None:
+def test_every_setting_reaches_the_containers(variant: dict[str, bool], tmp_path: Path) -> None:
     project = render(tmp_path, **variant)
-    table = (project / "README.md").read_text(encoding="utf-8").split("## Settings")[1]
+    table = (project / "docs/settings.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE))
     compose = yaml.safe_load((project / "docker-compose.yml").read_text(encoding="utf-8"))
     assert documented == set(compose["services"]["api"]["environment"])
