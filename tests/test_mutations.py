@@ -18,8 +18,6 @@ from tests.conftest import PATIENCE, Urls, clean_environment, docker_is_there, i
 from tests.variants import core_variants, render
 from tests.warm_pytest import Run, WarmPytest
 
-pytestmark = pytest.mark.slow
-
 type Servers = tuple[str, ...]
 
 NONE: Servers = ()
@@ -2790,6 +2788,20 @@ def verdicts(
             verdict.cancel()
 
 
+def test_each_guarantee_has_its_line(tmp_path: Path) -> None:
+    """Said in a second, and not only when the mutations run."""
+    project = render(tmp_path, **core_variants()[0])
+    ours = [mutation for mutation in MUTATIONS if (project / mutation.file).exists()]
+    assert len(ours) > 300
+    lost = [
+        mutation.guarantee
+        for mutation in ours
+        if (project / mutation.file).read_text(encoding="utf-8").count(mutation.text) != 1
+    ]
+    assert not lost, "name a line that is there once"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.guarantee)
 def test_without_its_line_a_guarantee_is_missed(
     request: pytest.FixtureRequest, verdicts: dict[Mutation, Future[Verdict]], mutation: Mutation
