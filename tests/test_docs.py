@@ -10,10 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_drills, test_lint, test_load, test_observe, test_render, test_stack, test_supply, test_variants
+from tests import (
+    test_drills,
+    test_lint,
+    test_load,
+    test_mutations,
+    test_observe,
+    test_render,
+    test_stack,
+    test_supply,
+    test_variants,
+)
 from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
-from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, documents, render
+from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, documents, product_of_all_answers, render
 
 # Lines of the README that somebody reads who has just rendered it.
 LONGEST_README = 150
@@ -89,17 +99,29 @@ def test_make_demo_serves_the_default_answers(tmp_path: Path) -> None:
     demo = f"DEMO={tmp_path}/demo/highload-service"
     with made_to_serve(ROOT, tmp_path / "demo.log", "demo", demo, f"PYTHON={sys.executable}") as client:
         drive(client)
+        address = client.base_url.netloc.decode()
+        (shown,) = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+        command, _, answer = shown.rpartition("$ ")[2].partition("\n")
+        said = subprocess.run(
+            ["sh", "-c", command.replace("127.0.0.1:8000", address)], capture_output=True, text=True, check=True
+        ).stdout
+    assert set(without_chance(answer)) <= set(without_chance(said)), said
+
+
+def without_chance(answer: str) -> list[str]:
+    """Return the lines of an answer without its ids, tags and times."""
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=etag: ).*|[0-9T:.-]{26}Z", "...", answer).splitlines()
 
 
 def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
     commands = [
         command
         for command in commands_of((ROOT / "README.md").read_text(encoding="utf-8"))
-        if command.startswith("cookiecutter ")
+        if command.startswith(("cookiecutter ", "uvx cookiecutter "))
     ]
     assert len(commands) == 2
     for number, command in enumerate(commands):
-        arguments = shlex.split(command.replace("gh:org/cookiecutter-fastapi-highload", str(ROOT)))
+        arguments = shlex.split(command.removeprefix("uvx ").replace("gh:org/cookiecutter-fastapi-highload", str(ROOT)))
         arguments[0] = str(Path(sys.executable).parent / arguments[0])
         done = subprocess.run(
             [*arguments, "--output-dir", str(tmp_path / str(number))],
@@ -213,6 +235,21 @@ def test_the_numbers_of_the_readme_are_those_of_the_benchmarks() -> None:
     (quoted,) = re.findall(r"```text\n(.*?)```", readme, re.DOTALL)
     for line in quoted.splitlines():
         assert line in page.splitlines()
+    above = readme.partition("## Questions")[0]
+    medians = {line.split()[-2] for line in quoted.splitlines()[1:]}
+    claimed = set(re.findall(r"(?<!Python )\b\d+\.\d\d\b", above))
+    assert claimed
+    assert claimed <= medians
+
+
+def test_the_counts_of_the_readme_are_those_of_the_tests() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    faults = (TEMPLATE / "tests/drills/faults.py").read_text(encoding="utf-8").partition("\nFAULTS = {")[2]
+    names = re.findall(r'^    "[a-z-]+": ', faults.partition("\n}\n")[0], re.MULTILINE)
+    assert f"{len(names)} faults" in readme
+    assert f"{len(list(product_of_all_answers()))} combinations of answers are rendered" in readme
+    assert f"{len(core_variants())} are booted" in readme
+    assert len(test_mutations.MUTATIONS) > 300
 
 
 def test_links_between_documents_lead_somewhere() -> None:
