@@ -1,6 +1,7 @@
 """Every combination of all answers: what is rendered, and what is not."""
 
 import ast
+import json
 import os
 import re
 import runpy
@@ -80,6 +81,13 @@ def test_every_question_is_tried() -> None:
         assert len(answers_to(question)) >= 1
     asked = {name for name, default in QUESTIONS.items() if isinstance(default, str)}
     assert asked == set(SAMPLES), "list samples for every question that is free text"
+
+
+def test_every_yes_says_what_it_costs() -> None:
+    prompts = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))["__prompts__"]
+    assert set(prompts) == set(QUESTIONS)
+    for feature in features():
+        assert "? It costs " in prompts[feature]
 
 
 def test_the_table_of_features_is_complete() -> None:
