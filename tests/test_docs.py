@@ -114,9 +114,10 @@ def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variant", core_variants(), ids=str)
 def test_every_command_of_a_rendered_readme_is_executed(variant: dict[str, bool], tmp_path: Path) -> None:
-    readme = (render(tmp_path, **variant) / "README.md").read_text(encoding="utf-8")
-    for command in commands_of(readme):
-        assert command in EXECUTED_ELSEWHERE or test_stack.runs_in_the_stack(command), command
+    project = render(tmp_path, **variant)
+    for document in ("README.md", "AGENTS.md"):
+        for command in commands_of((project / document).read_text(encoding="utf-8")):
+            assert command in EXECUTED_ELSEWHERE or test_stack.runs_in_the_stack(command), command
 
 
 @pytest.mark.slow
