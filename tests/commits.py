@@ -17,7 +17,7 @@ class Repository:
         """Commit what is there, and install the hooks."""
         self.directory = directory
         nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
-        homes = {"PREK_HOME": f"{directory}.{tool}", "PRE_COMMIT_HOME": f"{directory}.{tool}"}
+        homes = dict.fromkeys(("PREK_HOME", "PRE_COMMIT_HOME"), f"{directory}.{Path(tool).name}")
         author = {
             f"GIT_{who}_{what}": "ada@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }

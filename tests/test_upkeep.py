@@ -267,7 +267,7 @@ def test_a_commit_of_the_template_is_checked(tool: str, tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns(".git", ".venv", "build", "uv.lock", "__pycache__", ".*_cache")
     checkout = Path(shutil.copytree(ROOT, tmp_path / "checkout", ignore=ignored))
     (checkout / ".venv").symlink_to(sys.prefix)
-    repository = Repository(checkout, tool)
+    repository = Repository(checkout, f".venv/bin/{tool}")
     path = f"{TEMPLATE.name}/app/crud.py"
     for text, found in (("x=1\n", "1 file would be reformatted"), ("\n\nundefined()\n", "F821")):
         done = repository.commit(path, text)
