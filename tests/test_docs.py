@@ -10,10 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_drills, test_lint, test_load, test_observe, test_render, test_stack, test_supply, test_variants
+from tests import (
+    test_drills,
+    test_lint,
+    test_load,
+    test_mutations,
+    test_observe,
+    test_render,
+    test_stack,
+    test_supply,
+    test_variants,
+)
 from tests.conftest import clean_environment
 from tests.test_variants import drive, made_to_serve
-from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, render
+from tests.variants import QUESTIONS, ROOT, TEMPLATE, core_variants, documents, product_of_all_answers, render
+
+# Lines of the README that somebody reads who has just rendered it.
+LONGEST_README = 150
 
 # Its drill starts such a stack, promotes, and makes a standby, with these commands and the name of its own project.
 CLUSTERS = test_drills.test_no_fault_of_a_cluster_loses_or_doubles_an_item
@@ -86,17 +99,29 @@ def test_make_demo_serves_the_default_answers(tmp_path: Path) -> None:
     demo = f"DEMO={tmp_path}/demo/highload-service"
     with made_to_serve(ROOT, tmp_path / "demo.log", "demo", demo, f"PYTHON={sys.executable}") as client:
         drive(client)
+        address = client.base_url.netloc.decode()
+        (shown,) = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+        command, _, answer = shown.rpartition("$ ")[2].partition("\n")
+        said = subprocess.run(
+            ["sh", "-c", command.replace("127.0.0.1:8000", address)], capture_output=True, text=True, check=True
+        ).stdout
+    assert set(without_chance(answer)) <= set(without_chance(said)), said
+
+
+def without_chance(answer: str) -> list[str]:
+    """Return the lines of an answer without its ids, tags and times."""
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=etag: ).*|[0-9T:.-]{26}Z", "...", answer).splitlines()
 
 
 def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
     commands = [
         command
         for command in commands_of((ROOT / "README.md").read_text(encoding="utf-8"))
-        if command.startswith("cookiecutter ")
+        if command.startswith(("cookiecutter ", "uvx cookiecutter "))
     ]
     assert len(commands) == 2
     for number, command in enumerate(commands):
-        arguments = shlex.split(command.replace("gh:org/cookiecutter-fastapi-highload", str(ROOT)))
+        arguments = shlex.split(command.removeprefix("uvx ").replace("gh:org/cookiecutter-fastapi-highload", str(ROOT)))
         arguments[0] = str(Path(sys.executable).parent / arguments[0])
         done = subprocess.run(
             [*arguments, "--output-dir", str(tmp_path / str(number))],
@@ -113,11 +138,28 @@ def test_the_cookiecutter_commands_of_the_readme_render(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", core_variants(), ids=str)
-def test_every_command_of_a_rendered_readme_is_executed(variant: dict[str, bool], tmp_path: Path) -> None:
-    project = render(tmp_path, **variant)
-    for document in ("README.md", "AGENTS.md"):
-        for command in commands_of((project / document).read_text(encoding="utf-8")):
-            assert command in EXECUTED_ELSEWHERE or test_stack.runs_in_the_stack(command), command
+def test_every_command_of_a_rendered_project_is_executed(variant: dict[str, bool], tmp_path: Path) -> None:
+    for command in commands_of(documents(render(tmp_path, **variant))):
+        assert command in EXECUTED_ELSEWHERE or test_stack.runs_in_the_stack(command), command
+
+
+@pytest.mark.parametrize("variant", core_variants(), ids=str)
+@pytest.mark.parametrize("deployment", ["compose", "kubernetes"])
+def test_a_rendered_readme_is_short_and_leads_to_the_rest(
+    variant: dict[str, bool], deployment: str, tmp_path: Path
+) -> None:
+    project = render(tmp_path, deployment=deployment, **variant)
+    assert len((project / "README.md").read_text(encoding="utf-8").splitlines()) <= LONGEST_README
+    reached, left = set(), [project / "README.md"]
+    while left:
+        document = left.pop()
+        reached.add(document)
+        for path in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
+            target = (document.parent / path).resolve()
+            assert target.exists(), (document.name, path)
+            if target.suffix == ".md" and target not in reached:
+                left.append(target)
+    assert set(project.glob("docs/*.md")) <= reached
 
 
 @pytest.mark.slow
@@ -193,6 +235,21 @@ def test_the_numbers_of_the_readme_are_those_of_the_benchmarks() -> None:
     (quoted,) = re.findall(r"```text\n(.*?)```", readme, re.DOTALL)
     for line in quoted.splitlines():
         assert line in page.splitlines()
+    above = readme.partition("## Questions")[0]
+    medians = {line.split()[-2] for line in quoted.splitlines()[1:]}
+    claimed = set(re.findall(r"(?<!Python )\b\d+\.\d\d\b", above))
+    assert claimed
+    assert claimed <= medians
+
+
+def test_the_counts_of_the_readme_are_those_of_the_tests() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    faults = (TEMPLATE / "tests/drills/faults.py").read_text(encoding="utf-8").partition("\nFAULTS = {")[2]
+    names = re.findall(r'^    "[a-z-]+": ', faults.partition("\n}\n")[0], re.MULTILINE)
+    assert f"{len(names)} faults" in readme
+    assert f"{len(list(product_of_all_answers()))} combinations of answers are rendered" in readme
+    assert f"{len(core_variants())} are booted" in readme
+    assert len(test_mutations.MUTATIONS) > 300
 
 
 def test_links_between_documents_lead_somewhere() -> None:

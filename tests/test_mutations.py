@@ -18,8 +18,6 @@ from tests.conftest import PATIENCE, Urls, clean_environment, docker_is_there, i
 from tests.variants import core_variants, render
 from tests.warm_pytest import Run, WarmPytest
 
-pytestmark = pytest.mark.slow
-
 type Servers = tuple[str, ...]
 
 NONE: Servers = ()
@@ -1347,16 +1345,16 @@ MUTATIONS += [
     Mutation(
         "the last answer of a connection says so",
         SERVER,
-        "        if not cycle.keep_alive or self.flow.write_paused or service.admission.full_soon or",
-        "        if self.flow.write_paused or service.admission.full_soon or",
+        "            not cycle.keep_alive\n            or self.flow.write_paused\n",
+        "            self.flow.write_paused\n",
         ANSWERS,
         "Outcome(answe...",
     ),
     Mutation(
         "shared answers that nobody reads do not pile up",
         SERVER,
-        "        if not cycle.keep_alive or self.flow.write_paused or service.admission.full_soon or",
-        "        if not cycle.keep_alive or service.admission.full_soon or",
+        "            or self.flow.write_paused\n            or service.admission",
+        "            or service.admission",
         "highload/test_server.py::test_answers_that_nobody_reads_do_not_pile_up",
         "TimeoutError",
     ),
@@ -1387,8 +1385,8 @@ MUTATIONS += [
     Mutation(
         "a full service shares no read",
         SERVER,
-        " or self.flow.write_paused or service.admission.full_soon or",
-        " or self.flow.write_paused or",
+        "            or service.admission.full_soon\n",
+        "",
         FULL + "[GET /notes?limit=%31, at first]",
         "assert [200] == [503]",
     ),
@@ -1519,8 +1517,8 @@ MUTATIONS += [
     Mutation(
         "another host is refused on the short way",
         SERVER,
-        " or service.hosts.refusal(scope):\n",
-        ":\n",
+        "            or service.hosts.refusal(scope)\n",
+        "",
         "highload/test_server_differential.py::test_another_host_is_refused_on_both_ways",
         "assert 0 == (14 - 6)",
     ),
@@ -2790,6 +2788,20 @@ def verdicts(
             verdict.cancel()
 
 
+def test_each_guarantee_has_its_line(tmp_path: Path) -> None:
+    """Said in a second, and not only when the mutations run."""
+    project = render(tmp_path, **core_variants()[0])
+    ours = [mutation for mutation in MUTATIONS if (project / mutation.file).exists()]
+    assert len(ours) > 300
+    lost = [
+        mutation.guarantee
+        for mutation in ours
+        if (project / mutation.file).read_text(encoding="utf-8").count(mutation.text) != 1
+    ]
+    assert not lost, "name a line that is there once"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.guarantee)
 def test_without_its_line_a_guarantee_is_missed(
     request: pytest.FixtureRequest, verdicts: dict[Mutation, Future[Verdict]], mutation: Mutation

@@ -1,6 +1,7 @@
 """Every combination of all answers: what is rendered, and what is not."""
 
 import ast
+import json
 import os
 import re
 import runpy
@@ -80,6 +81,13 @@ def test_every_question_is_tried() -> None:
         assert len(answers_to(question)) >= 1
     asked = {name for name, default in QUESTIONS.items() if isinstance(default, str)}
     assert asked == set(SAMPLES), "list samples for every question that is free text"
+
+
+def test_every_yes_says_what_it_costs() -> None:
+    prompts = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))["__prompts__"]
+    assert set(prompts) == set(QUESTIONS)
+    for feature in features():
+        assert "? It costs " in prompts[feature]
 
 
 def test_the_table_of_features_is_complete() -> None:
@@ -245,9 +253,9 @@ def test_a_project_that_is_rendered_again_keeps_its_secrets(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("variant", core_variants(), ids=name_of)
-def test_every_setting_of_the_readme_reaches_the_containers(variant: dict[str, bool], tmp_path: Path) -> None:
+def test_every_setting_reaches_the_containers(variant: dict[str, bool], tmp_path: Path) -> None:
     project = render(tmp_path, **variant)
-    table = (project / "README.md").read_text(encoding="utf-8").split("## Settings")[1]
+    table = (project / "docs/settings.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE))
     compose = yaml.safe_load((project / "docker-compose.yml").read_text(encoding="utf-8"))
     assert documented == set(compose["services"]["api"]["environment"])

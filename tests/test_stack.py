@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from tests.conftest import PATIENCE, clean_environment, free_port, make, options_for_tests
-from tests.variants import is_fullest
+from tests.variants import documents, is_fullest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("docker")]
 
@@ -223,15 +223,16 @@ def test_the_commands_of_the_original_example(stack: Stack, answers: dict[str, A
 
 
 def runs_in_the_stack(command: str) -> bool:
-    """Whether a command of the rendered README is for a running stack."""
+    """Whether a command of a rendered project is for a running stack."""
     return command.split(maxsplit=1)[0] in ("curl", "wrk", "hey") or command.startswith(
         ("docker compose run", "docker compose exec", "docker compose up -d --scale", "make dead-letters")
     )
 
 
-def test_the_commands_of_the_readme(stack: Stack) -> None:
-    readme = (stack.project / "README.md").read_text(encoding="utf-8")
-    commands = filter(runs_in_the_stack, map(str.strip, re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)))
+def test_the_commands_of_the_documents(stack: Stack) -> None:
+    commands = filter(
+        runs_in_the_stack, map(str.strip, re.findall(r"```bash\n(.*?)```", documents(stack.project), re.DOTALL))
+    )
     executed = 0
     for command in commands:
         if shutil.which(command.split()[0]) is None:

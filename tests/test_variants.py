@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import PATIENCE, environment_of, free_port, install, make, options_for_tests
 from tests.test_mutations import copy_of
-from tests.variants import ONLY, answers_to, core_variants, is_fullest, name_of, render, variants_to_test
+from tests.variants import ONLY, answers_to, core_variants, documents, is_fullest, name_of, render, variants_to_test
 
 TOOLS = Path(sys.executable).parent
 TOOLS_OF_MAKE = [f"PYTHON={sys.executable}", f"UV={TOOLS / 'uv'}"]
@@ -134,7 +134,7 @@ MAKE_A_KEY = ".venv/bin/python -m app.keys --name billing --scopes read,write >>
 @pytest.mark.slow
 def test_a_guarded_service_keeps_to_its_openapi_document(project: Path, tmp_path: Path) -> None:
     """With API keys: no path without one, and every refusal is documented."""
-    assert MAKE_A_KEY in (project / "README.md").read_text(encoding="utf-8")
+    assert MAKE_A_KEY in documents(project)
     keys = tmp_path / "api-keys"
     command = MAKE_A_KEY.replace("api-keys", shlex.quote(str(keys)))
     done = subprocess.run(

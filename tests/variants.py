@@ -35,6 +35,9 @@ SAMPLES: dict[str, list[str]] = {
 # their own tests try them. All other tests take the default.
 FILES_ONLY = ("ci", "deployment")
 
+# The documents of a project whose commands are executed together; those of the others have tests of their own.
+DOCUMENTS = ("README.md", "AGENTS.md", "docs/load.md", "docs/operate.md", "docs/promises.md", "docs/settings.md")
+
 # The answers that this run is for, where it is for one variant: JSON in the environment.
 ONLY: dict[str, Any] = json.loads(os.environ.get("ANSWERS", "{}"))
 
@@ -141,6 +144,11 @@ def name_of(answers: Answers) -> str:
 def render(directory: Path, **answers: Any) -> Path:
     """Render the template without a question and return the project's directory."""
     return Path(cookiecutter(str(ROOT), no_input=True, output_dir=str(directory), extra_context=answers))
+
+
+def documents(project: Path) -> str:
+    """Return the text of the README and of what it leads to."""
+    return "\n".join((project / name).read_text(encoding="utf-8") for name in DOCUMENTS)
 
 
 def text_files(project: Path) -> dict[str, str]:

@@ -158,7 +158,7 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not()
 
 def test_promtool_accepts_the_rules_and_their_cases() -> None:
     if shutil.which("promtool") is None:
-        pytest.skip("promtool is missing: the README says how to test the rules in the container of Prometheus")
+        pytest.skip("promtool is missing: docs/operate.md says how to test the rules in the container of Prometheus")
     for command in (["check", "config", "prometheus.yml"], ["test", "rules", *map(str, CASES)]):
         done = subprocess.run(["promtool", *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tests.drills.stack import LONGEST_KEPT, REPLICAS, Stack
 
 FAULT_SECONDS = 2.0
-# Seconds until a client is told that the service cannot do something now: what README.md promises.
+# Seconds until a client is told that the service cannot do something now: what docs/promises.md promises.
 UNAVAILABLE_LIMIT = 2.0
 # Seconds that an answer may be old.
 # {% if not cookiecutter.caching %}
@@ -33,7 +33,7 @@ SILENT = "silent"
 
 
 class Fault(NamedTuple):
-    """How to break parts, how to repair them, and what README.md lets clients see of it.
+    """How to break parts, how to repair them, and what docs/promises.md lets clients see of it.
 
     `strike` returns when the parts are broken, `repair` when they answer their health checks again. A client gets a 503
     within `unavailable_within` seconds, and no answer that is older than `oldest` seconds. Where

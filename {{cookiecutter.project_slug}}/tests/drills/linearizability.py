@@ -7,7 +7,7 @@ read of each row that it shows, and of each that it does not show although it re
 The search is that of Wing and Gong, "Testing and Verifying Concurrent Objects", 1993, with what Lowe, "Testing for
 linearizability", 2017, adds: it remembers what it has tried, and an operation happens only when an answer needs that.
 
-What README.md promises decides what an operation may do:
+What docs/promises.md promises decides what an operation may do:
 
 - A write without an answer, or with a 5xx, happens at any time from its begin on, or never.
 - A 202 is stored at any time from its begin on, and before the system has come to rest. What was seen stays.

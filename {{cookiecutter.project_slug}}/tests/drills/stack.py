@@ -314,7 +314,7 @@ def psql(service: str, *options: str) -> list[str]:
 
 
 def connection_budget() -> int:
-    """Return how many connections the service may hold by its settings (see "Settings" in README.md)."""
+    """Return how many connections the service may hold by its settings (see docs/settings.md)."""
     shares = [WORKERS * POOL_SIZE, RESERVED]
     # {% if cookiecutter.queued_writes %}
     shares.append(WORKER_REPLICAS * WORKER_CONCURRENCY)
