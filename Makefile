@@ -14,14 +14,20 @@ demo: .venv/done ## Render the default answers and serve them on http://127.0.0.
 	test -d $(DEMO) || $(BIN)/cookiecutter . --no-input --output-dir $(dir $(DEMO))
 	$(MAKE) --directory $(DEMO) run PYTHON=$(abspath $(BIN)/python) UV=$(abspath $(BIN)/uv)
 
+REPORT := --junitxml=build/tests
+
 .PHONY: test
 test: .venv/done ## Render, check and boot every variant, with Python alone; it says what it leaves out
-	$(BIN)/python -m pytest --numprocesses 3 -m "not slow"
+	$(BIN)/python -m pytest --numprocesses 3 -m "not slow" $(REPORT)/fast.xml
 
 .PHONY: test-all
 test-all: test ## Then every slow test: recipes, mutations, stacks in Docker; and, alone, what loads and breaks servers
-	$(BIN)/python -m pytest --numprocesses 3 -m slow --ignore tests/test_drills.py
-	$(BIN)/python -m pytest tests/test_drills.py
+	$(BIN)/python -m pytest --numprocesses 3 -m slow --ignore tests/test_drills.py $(REPORT)/slow.xml
+	$(BIN)/python -m pytest tests/test_drills.py $(REPORT)/drills.xml
+
+.PHONY: variants
+variants: .venv/done ## Write docs/variants.md from the reports of `make test-all`
+	$(BIN)/python -m tests.checks
 
 # The jobs of the workflows. Together they run what `make test-all` runs; ANSWERS in the environment names one variant.
 TESTS_OF_VARIANTS := $(patsubst %,tests/test_%.py,floors lint names recipes variants)

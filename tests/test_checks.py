@@ -1,0 +1,56 @@
+"""The page of what each variant went through says what the reports of the tests say."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.checks import CHECKS, OF_EVERY_VARIANT, PAGE, Result, keys_of, page_of, results_in
+from tests.variants import core_variants, name_of, variants_to_test
+
+REPORT = """<testsuites><testsuite>
+<testcase name="test_the_variant_is_clean[caching]" time="2.0"/>
+<testcase name="test_each_recipe_works[caching-2-x]" time="3.5"/>
+<testcase name="test_each_recipe_works[caching-3-x]" time="1.0"><failure message="no"/></testcase>
+<testcase name="test_each_recipe_works[plain]" time="0.0"><skipped/></testcase>
+<testcase name="test_something_else[plain]" time="1.0"/>
+</testsuite></testsuites>"""
+
+
+def test_a_check_has_passed_when_all_its_tests_have(tmp_path: Path) -> None:
+    (tmp_path / "slow.xml").write_text(REPORT, encoding="utf-8")
+    assert results_in([tmp_path / "slow.xml"]) == {
+        ("caching", "style, types"): Result(2.0, passed=True),
+        ("caching", "recipes"): Result(4.5, passed=False),
+    }
+
+
+def test_a_variant_that_missed_something_makes_no_page() -> None:
+    passed = {
+        (name_of(variant), check): Result(1, passed=True)
+        for variant in core_variants()
+        for check in CHECKS
+        if variant in variants_to_test() or check in OF_EVERY_VARIANT
+    }
+    assert page_of(passed)
+    for key in passed:
+        with pytest.raises(ValueError, match="Run make test-all first"):
+            page_of(passed | {key: Result(1, passed=False)})
+
+
+def test_the_page_has_every_variant_and_no_gap() -> None:
+    _, _, *rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    passed = set()
+    for row in rows:
+        name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        passed |= {(name, check) for check, cell in zip(CHECKS, cells, strict=True) if cell.startswith("passed, ")}
+    for variant in core_variants():
+        for check in CHECKS if variant in variants_to_test() else OF_EVERY_VARIANT:
+            assert (name_of(variant), check) in passed
+
+
+def test_each_check_is_one_that_there_is() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    for tests in CHECKS.values():
+        for test in tests:
+            assert f"\ndef {test}(" in sources
+            assert set(keys_of(f"{test}[plain]"))
