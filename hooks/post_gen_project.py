@@ -83,13 +83,14 @@ FILES_OF_FEATURES = {
 FILES_OF_CHOICES = {
     "ci": {
         "github": [
-            ".github/dependabot.yml",
+            ".github/ISSUE_TEMPLATE/bug.yml",
             ".github/workflows/audit.yml",
             ".github/workflows/ci.yml",
         ],
         "gitlab": [
             ".gitlab-ci.yml",
             ".gitlab/docker-compose.yml",
+            ".gitlab/issue_templates/Bug.md",
         ],
     },
     "deployment": {

@@ -21,7 +21,7 @@ from tests.executed import executes
 from tests.test_workflows import ACTION, TOOLS, bash
 from tests.variants import ROOT, TEMPLATE, answers_to, name_of, render, variants_to_test
 
-GITHUB = [".github/workflows/audit.yml", ".github/workflows/ci.yml", ".github/dependabot.yml"]
+GITHUB = [".github/workflows/audit.yml", ".github/workflows/ci.yml"]
 GITLAB = [".gitlab-ci.yml", ".gitlab/docker-compose.yml"]
 CI, PIPELINE = GITHUB[1], GITLAB[0]
 
@@ -30,7 +30,6 @@ ZIZMOR = "zizmor --offline --persona auditor --no-progress"
 ACTIONLINT = "actionlint"
 WORKFLOW = f"{SCHEMA} vendor.github-workflows"
 TIMEOUTS = f"{SCHEMA} custom.github-workflows-require-timeout"
-DEPENDABOT = f"{SCHEMA} vendor.dependabot"
 GITLAB_CI = f"{SCHEMA} vendor.gitlab-ci --data-transform gitlab-ci"
 COMPOSE = f"{SCHEMA} vendor.compose-spec"
 
@@ -38,10 +37,9 @@ COMPOSE = f"{SCHEMA} vendor.compose-spec"
 TOOLS_OF = {
     "github": {
         ZIZMOR: GITHUB,
-        ACTIONLINT: GITHUB[:2],
-        WORKFLOW: GITHUB[:2],
-        TIMEOUTS: GITHUB[:2],
-        DEPENDABOT: GITHUB[2:],
+        ACTIONLINT: GITHUB,
+        WORKFLOW: GITHUB,
+        TIMEOUTS: GITHUB,
     },
     "gitlab": {GITLAB_CI: GITLAB[:1], COMPOSE: GITLAB[1:]},
 }
@@ -73,7 +71,7 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def workflows(projects: dict[str, Path]) -> list[dict[str, Any]]:
-    return [yaml.safe_load((projects["github"] / path).read_text(encoding="utf-8")) for path in GITHUB[:2]]
+    return [yaml.safe_load((projects["github"] / path).read_text(encoding="utf-8")) for path in GITHUB]
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +135,6 @@ MISTAKES = [
     Mistake(ZIZMOR, CI, "pull_request:", "pull_request_target:", "dangerous-triggers"),
     Mistake(ZIZMOR, CI, "concurrency:", "x-concurrency:", "concurrency-limits"),
     Mistake(ZIZMOR, CI, "    name: List the packages\n", "", "anonymous-definition"),
-    Mistake(ZIZMOR, GITHUB[2], "default-days: 7", "default-days: 1", "dependabot-cooldown"),
     Mistake(ACTIONLINT, CI, "needs: [check, image, packages]", "needs: [check, image, package]", "package"),
     Mistake(ACTIONLINT, CI, "TARGET: ${{ matrix.target }}", "TARGET: ${{ matrix.goal }}", "goal"),
     Mistake(ACTIONLINT, CI, "runs-on: ubuntu-24.04", "runs-on: ubuntu-24.40", "ubuntu-24.40"),
@@ -145,7 +142,6 @@ MISTAKES = [
     Mistake(ACTIONLINT, CI, 'make "$TARGET"', "make $TARGET", "SC2086"),
     Mistake(WORKFLOW, CI, "runs-on:", "run-on:", "run-on"),
     Mistake(TIMEOUTS, CI, "    timeout-minutes: 15\n", "", "timeout-minutes"),
-    Mistake(DEPENDABOT, GITHUB[2], "interval: weekly", "interval: fortnightly", "fortnightly"),
     Mistake(GITLAB_CI, PIPELINE, "  script:\n    - make lint", "  scripts:\n    - make lint", "scripts"),
     Mistake(GITLAB_CI, PIPELINE, "interruptible: true", "interruptable: true", "interruptable"),
     Mistake(GITLAB_CI, PIPELINE, "on_new_commit: none", "on_new_commit: never", "never"),
@@ -215,7 +211,7 @@ def test_a_pipeline_that_does_not_hold_together_is_refused(
 
 def test_the_pins_are_those_of_the_template(projects: dict[str, Path]) -> None:
     own = {line.strip() for path in test_workflows.WORKFLOWS for line in uses(path)}
-    for path in GITHUB[:2]:
+    for path in GITHUB:
         for line in map(str.strip, uses(projects["github"] / path)):
             assert ACTION.match(line), line
             assert line in own or "upload-artifact@" in line

@@ -1,12 +1,14 @@
 """Style, types and imports: of the tools, of the template as it lies there, and of every rendered variant."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commits import HOOKS, Repository
 from tests.conftest import clean_environment, make
 from tests.variants import ONLY, ROOT, TEMPLATE, core_variants, is_fullest, render, variants_to_test
 
@@ -22,6 +24,21 @@ def test_the_tools_are_clean(command: str) -> None:
 
 def test_the_variant_is_clean(project: Path) -> None:
     make(project, "lint")
+
+
+@pytest.mark.parametrize("tool", HOOKS)
+def test_a_commit_is_checked(project: Path, variant: dict[str, bool], tool: str, tmp_path: Path) -> None:
+    if not is_fullest(variant):
+        pytest.skip("once is enough")
+    copy = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))
+    repository = Repository(copy, tool, RUFF_NO_CACHE="true")
+    for text, found in (("x=1\n", "1 file would be reformatted"), ("\n\nx: str = 1\n", "Incompatible types")):
+        done = repository.commit("app/crud.py", text)
+        assert done.returncode != 0
+        assert found in done.stdout
+    done = repository.commit("app/crud.py", "\n\nCONSTANT = 1\n")
+    assert done.returncode == 0, done.stdout
+    assert "style, types and imports" in done.stdout
 
 
 def test_the_variants_that_are_not_tested_are_clean(

@@ -135,7 +135,7 @@ def images_of(project: Path) -> set[str]:
     """Return the images of Python on which the project's image is built."""
     text = (project / "Dockerfile").read_text(encoding="utf-8")
     defaults = dict(re.findall(r'^ARG (\w+)="?([^"\n]*)"?$', text, re.MULTILINE))
-    images = re.findall(r"^FROM (python:\S+)", text, re.MULTILINE)
+    images = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
     return {re.sub(r"\$\{(\w+)\}", lambda name: defaults[name[1]], image) for image in images}
 
 
@@ -231,7 +231,7 @@ WITNESSES = {
     "python_version": Witness(
         images_of,
         lambda version: {f"python:{version}-slim"},
-        Cut("Dockerfile", '"{{ cookiecutter.python_version }}"', '"3"'),
+        Cut("Dockerfile", "python:{{ cookiecutter.python_version }}-slim", "python:3-slim"),
     ),
     "workers": Witness(
         workers_of,

@@ -18,7 +18,7 @@ from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
-COMPILE = shlex.split("uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate")
+COMPILE = shlex.split("uv pip compile --quiet --upgrade --universal --generate-hashes")
 
 
 class Variant(NamedTuple):
@@ -38,10 +38,11 @@ CONDITIONS: dict[str, Callable[[Variant], bool]] = {
     "cookiecutter.caching and cookiecutter.queued_writes": lambda variant: variant.caching and variant.queued_writes,
 }
 
-# Each file, with what is compiled into it.
+# Each file, with what is compiled into it. Renovate compiles them in the order of their names, so the first one is not
+# bound to the second.
 FILES = {
-    "requirements.txt": ["pyproject.toml"],
-    "requirements-dev.txt": ["pyproject.toml", "--group", "dev", "--constraint", "requirements.txt"],
+    "requirements-dev.txt": ["--group=dev", "pyproject.toml"],
+    "requirements.txt": ["--constraint=requirements-dev.txt", "pyproject.toml"],
 }
 
 
@@ -52,14 +53,14 @@ def compile_variant(variant: Variant) -> dict[str, dict[str, str]]:
         project = Path(cookiecutter(str(ROOT), no_input=True, output_dir=directory, extra_context=answers))
         for name, sources in FILES.items():
             subprocess.run(
-                [*COMPILE, *sources, "--output-file", name], cwd=project, check=True, stdout=subprocess.DEVNULL
+                [*COMPILE, *sources, f"--output-file={name}"], cwd=project, check=True, stdout=subprocess.DEVNULL
             )
         return {name: packages((project / name).read_text(encoding="utf-8")) for name in FILES}
 
 
 def packages(requirements: str) -> dict[str, str]:
-    """Return the lines of each package."""
-    blocks = re.split(r"^(?=\S)", requirements, flags=re.MULTILINE)
+    """Return the lines of each package, and those of the head, which tells how the file was made."""
+    blocks = re.split(r"^(?=[^\s#])", requirements, flags=re.MULTILINE)
     return {re.split(r"[=\[ ]", block, maxsplit=1)[0]: block for block in blocks if block}
 
 

@@ -1,7 +1,8 @@
 """Drills: break parts of the stack under load, and count what was accepted, stored, lost and doubled.
 
 Runs on a compose project of its own and removes it at the end. Exits non-zero when an item is
-lost or doubled, when the service does not recover in time, or when clients see more of a fault than docs/promises.md says.
+lost or doubled, when the service does not recover in time, or when clients see more of a fault than
+docs/promises.md says.
 What a busy machine can cause by itself, such as a slow recovery, counts when it happens twice in a row while
 other programs leave the CPUs alone.
 """
