@@ -2764,7 +2764,12 @@ def copy_of(project: Path, directory: Path) -> Path:
 def selected(request: pytest.FixtureRequest) -> set[object]:
     """Return the mutations that this run of the tests needs."""
     functions = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    return {function.callspec.params["mutation"] for function in functions if function.module is request.module}
+    ours = [
+        function
+        for function in functions
+        if function.originalname == test_without_its_line_a_guarantee_is_missed.__name__
+    ]
+    return {function.callspec.params["mutation"] for function in ours}
 
 
 @pytest.fixture(scope="module")
