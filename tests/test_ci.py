@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,19 +152,28 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("ci", "tool"), [(ci, tool) for ci, tools in TOOLS_OF.items() for tool in tools])
 def test_every_mistake_is_refused(projects: dict[str, Path], tmp_path: Path, ci: str, tool: str) -> None:
-    """All of a tool at once: without its mistake, each file is clean."""
-    mistakes = {tmp_path / str(number) / mistake.path: mistake for number, mistake in enumerate(MISTAKES)}
-    mistakes = {wrong: mistake for wrong, mistake in mistakes.items() if mistake.tool == tool}
+    assert_each_is_refused(tmp_path, tool, MISTAKES, lambda mistake: projects[ci] / mistake.path)
+
+
+def assert_each_is_refused(
+    directory: Path, tool: str, all_mistakes: Sequence[Mistake], source_of: Callable[[Mistake], Path]
+) -> None:
+    """Make all mistakes of a tool at once, each in a copy of its file: without its mistake, each file is clean."""
+    mistakes = {
+        directory / str(number) / mistake.path: mistake
+        for number, mistake in enumerate(all_mistakes)
+        if mistake.tool == tool
+    }
     assert mistakes
     for wrong, mistake in mistakes.items():
-        source = (projects[ci] / mistake.path).read_text(encoding="utf-8")
+        source = source_of(mistake).read_text(encoding="utf-8")
         assert mistake.text in source
         wrong.parent.mkdir(parents=True)
         wrong.write_text(source.replace(mistake.text, mistake.instead), encoding="utf-8")
     done = lint(tool, *mistakes)
     assert done.returncode != 0
     for wrong, mistake in mistakes.items():
-        about = f"{wrong.relative_to(tmp_path).parts[0]}/{mistake.path}"
+        about = f"{wrong.relative_to(directory).parts[0]}/{mistake.path}"
         assert about in done.stdout, (mistake, done.stdout)
         assert mistake.found in done.stdout, (mistake, done.stdout)
 

@@ -15,7 +15,7 @@ from editorconfig import get_properties
 
 from tests.commits import HOOKS, Repository
 from tests.conftest import clean_environment
-from tests.test_ci import COMPOSE, SCHEMA, Mistake, lint
+from tests.test_ci import COMPOSE, SCHEMA, Mistake, assert_each_is_refused, lint
 from tests.variants import ROOT, TEMPLATE, core_variants, name_of, render, variants_to_test
 
 FORMS = f"{SCHEMA} vendor.github-issue-forms"
@@ -72,19 +72,9 @@ MISTAKES = [
 
 @pytest.mark.parametrize("tool", READ)
 def test_every_mistake_is_refused(tool: str, rendered: Path, tmp_path: Path) -> None:
-    mistakes = {tmp_path / str(number) / mistake.path: mistake for number, mistake in enumerate(MISTAKES)}
-    mistakes = {wrong: mistake for wrong, mistake in mistakes.items() if mistake.tool == tool}
-    assert mistakes
-    for wrong, mistake in mistakes.items():
-        source = ((rendered if mistake.path in READ[tool][1] else ROOT) / mistake.path).read_text(encoding="utf-8")
-        assert mistake.text in source
-        wrong.parent.mkdir(parents=True)
-        wrong.write_text(source.replace(mistake.text, mistake.instead), encoding="utf-8")
-    done = lint(tool, *mistakes)
-    assert done.returncode != 0
-    for wrong, mistake in mistakes.items():
-        assert f"{wrong.relative_to(tmp_path).parts[0]}/{mistake.path}" in done.stdout, (mistake, done.stdout)
-        assert mistake.found in done.stdout, (mistake, done.stdout)
+    assert_each_is_refused(
+        tmp_path, tool, MISTAKES, lambda mistake: (rendered if mistake.path in READ[tool][1] else ROOT) / mistake.path
+    )
 
 
 def files_of(repository: Path) -> Iterator[Path]:
