@@ -40,17 +40,19 @@ def content_of(packed: tarfile.TarFile, name: str) -> bytes:
 def describe(package: dict[str, Any], archive: bytes, contents: dict[str, bytes]) -> dict[str, Any]:
     """Return the release as a component of a CycloneDX document, with the digests of its files."""
     name, version = package["name"], package["version"]
+    purl = f"pkg:npm/{name}@{version}"
     return {
         "bom-ref": f"{name}@{version}",
         "type": "library",
         "name": name,
         "version": version,
         "licenses": [{"license": {"id": package["license"]}}],
-        "purl": f"pkg:npm/{name}@{version}",
+        "purl": purl,
         "externalReferences": [
             {
                 "type": "distribution",
-                "url": f"https://registry.npmjs.org/{name}/-/{name}-{version}.tgz",
+                # Which registry of npm it came from says nothing: the digest does.
+                "url": purl,
                 "hashes": [{"alg": "SHA-512", "content": hashlib.sha512(archive).hexdigest()}],
             }
         ],
