@@ -210,11 +210,11 @@ class Connection(HttpToolsProtocol):
         scope[KEY] = request_id_of(scope["headers"], trusted=self._trusted)
         service = self._service
         # Uvicorn has an application of its own for what exceeds its own limit.
-        if app is not self.app or service is None:
-            super()._start_asgi_task(cycle, app)
-        elif not self._share(cycle, service):
+        if app is self.app and service is not None:
+            if self._share(cycle, service):
+                return
             service.admission.expect()
-            super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, app)
 
     def run_alone(self, cycle: RequestResponseCycle) -> None:
         """Leave a read to the application after all."""
