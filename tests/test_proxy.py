@@ -66,6 +66,19 @@ class Handler(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("", 8000), Handler).serve_forever()
 """
 
+# The address of a replica that is gone: nothing there answers a connection. A full queue of connections does as much.
+SILENT_REPLICA = """
+import contextlib, signal, socket
+
+listener = socket.create_server(("", 8000), backlog=0)
+waiting = []
+with contextlib.suppress(TimeoutError):
+    while True:
+        waiting.append(socket.create_connection(("127.0.0.1", 8000), timeout=1))
+print("silent", flush=True)
+signal.pause()
+"""
+
 
 def docker(*arguments: str, text: str = "", check: bool = True) -> str:
     """Run Docker and return what it prints."""
@@ -131,10 +144,10 @@ class Proxy:
         self._port = int(docker("port", self.container, "8000").rpartition(":")[2])
         eventually(lambda: self.ask("GET", "/").status == 200)
 
-    def start_replica(self) -> str:
+    def start_replica(self, program: str = REPLICA) -> str:
         """Start one, which is known under the same name as the others."""
         options = ["--detach", "--init", "--network", self._network, "--network-alias", "api"]
-        return docker("run", *options, "python:3.13-slim", "python", "-c", REPLICA).strip()
+        return docker("run", *options, "python:3.13-slim", "python", "-c", program).strip()
 
     def check(self, mistake: tuple[str, str]) -> str:
         """Return what nginx says of a configuration with a mistake."""
@@ -316,6 +329,25 @@ def test_replicas_that_come_and_go_are_followed(proxy: Proxy) -> None:
     docker("rm", "--force", new)
     for _ in range(200):
         assert proxy.ask("GET", "/gone").status == 200
+
+
+def test_a_read_outlasts_more_dead_addresses_than_one_round_of_tries(proxy: Proxy, image: str) -> None:
+    if image.endswith(OLDER):
+        pytest.skip("this nginx takes the addresses in any order")
+    silent = [proxy.start_replica(SILENT_REPLICA) for _ in range(5)]
+    paths = (f"/silent/{number}" for number in count())
+
+    def meets_a_silent_one() -> bool:
+        path = next(paths)
+        proxy.ask("GET", path)
+        return "," in proxy.log(path)["replica"]
+
+    try:
+        eventually(lambda: all("silent" in docker("logs", replica) for replica in silent))
+        eventually(meets_a_silent_one)
+        assert [proxy.ask("GET", next(paths)).status for _ in range(7)] == [200] * 7
+    finally:
+        docker("rm", "--force", *silent)
 
 
 def test_nginx_refuses_mistakes(proxy: Proxy) -> None:
