@@ -19,7 +19,7 @@ FLOODS = {"overload", "bad-clients"}
 @pytest.fixture(scope="module")
 def project(docker_project: Path) -> Iterator[Path]:
     yield docker_project
-    subprocess.run(["docker", "image", "rm", docker_project.name], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(["docker", "image", "rm", "--force", docker_project.name], stdout=subprocess.DEVNULL, check=True)
 
 
 def drilled(project: Path, *arguments: str) -> str:
