@@ -91,6 +91,7 @@ class Database:
         self._quiet_until = -math.inf
         self._abandoned: set[asyncio.Task[Any]] = set()
         self._engine = engine
+        self.dialect = engine.dialect.name
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def read[T](self, work: Work[T]) -> T:

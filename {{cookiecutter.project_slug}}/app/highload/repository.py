@@ -13,6 +13,7 @@ from app.highload.batching import Batcher, Flushes
 from app.highload.database import Database, DatabaseUnavailable, Work
 from app.highload.etags import PreconditionFailed, Preconditions, bytes_of, entity_tag
 from app.highload.generations import announce, announce_no_key, ended_by_change, ended_by_insert, lists, slot
+from app.highload.json_pages import Encoded, JSONPages
 from app.highload.pagination import Position, announce_next, decode_cursor, encode_cursor
 
 # {%- if cookiecutter.caching +%}
@@ -44,6 +45,7 @@ class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
         self._service = storage.name
         self._database = storage.database
         self._statements = Statements(resource)
+        self._json_pages = JSONPages(resource)
         self._by_id = Batcher(
             self._find_batch,
             max_batch=MAX_IDS,
@@ -102,6 +104,27 @@ class Repository[C: BaseModel, U: BaseModel, R: BaseModel]:
             next_cursor = encode_cursor(Position(rows[-1].created_at, rows[-1].id))
         announce_next(next_cursor)
         return self.resource.show_all(rows), next_cursor
+
+    async def page_as_json(
+        self, *conditions: ColumnElement[bool], limit: int, cursor: str | None = None
+    ) -> tuple[Encoded, str | None]:
+        """Return what `page` returns, with the rows as a client sees them, in JSON.
+
+        PostgreSQL writes them where `read` does nothing but copy columns of plain types; that is several times faster.
+        """
+        if not self._json_pages.possible or self._database.dialect != "postgresql":
+            shown, next_cursor = await self.page(*conditions, limit=limit, cursor=cursor)
+            return Encoded(self.resource.encode(shown)), next_cursor
+        announce(self.resource.name, lists(self.resource.name))
+        after = None if cursor is None else decode_cursor(cursor)
+        rows, last, found = await self._database.read(
+            lambda connection: self._json_pages.read(connection, limit, after, conditions)
+        )
+        if not found:
+            announce_no_key()
+        next_cursor = encode_cursor(last) if len(rows) > limit else None
+        announce_next(next_cursor)
+        return Encoded(f"[{','.join(rows[:limit])}]".encode()), next_cursor
 
     async def create(self, body: C, idempotency_key: str | None = None) -> Receipt[R]:
         """Accept a new row for good; requests with the same key and body create one row.

@@ -110,6 +110,10 @@ class Resource[C: BaseModel, U: BaseModel, R: BaseModel]:
         """Return what a client sees of some rows."""
         return self._list.validate_python(rows, from_attributes=True, by_alias=False, by_name=True)
 
+    def encode(self, shown: list[R]) -> bytes:
+        """Return what a client sees of some rows, in JSON."""
+        return self._list.dump_json(shown, by_alias=True)
+
     def message(self, rows: Sequence[Row]) -> Message:
         """Return rows as they go through the queue; as a text, because JSON has fewer types than columns."""
         text = to_json(list(rows), bytes_mode="base64", inf_nan_mode="strings").decode()

@@ -10,6 +10,7 @@ from app.crud import ITEMS
 from app.highload import etags, idempotency
 from app.highload.etags import OnlyIf, represent
 from app.highload.http.problems import problem_responses
+from app.highload.json_pages import represent_page
 from app.highload.pagination import Cursor, Limit
 from app.highload.reads.dependencies import Opened
 from app.highload.reads.shared import shared
@@ -45,16 +46,16 @@ Items = Annotated[
 ]
 
 
-@router.get("")
+@router.get("", response_model=ItemPage)
 @shared(reads=[ITEMS.rows])
 async def list_items(
     items: Items,
     limit: Limit = 100,
     cursor: Cursor | None = None,
-) -> ItemPage:
+) -> Response:
     """List items, newest first."""
-    page, next_cursor = await items.page(limit=limit, cursor=cursor)
-    return ItemPage(items=page, next_cursor=next_cursor)
+    page, next_cursor = await items.page_as_json(limit=limit, cursor=cursor)
+    return represent_page(ItemPage, items=page, next_cursor=next_cursor)
 
 
 @router.post(

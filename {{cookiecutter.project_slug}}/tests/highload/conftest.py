@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from app.highload.http.admission import Admission
-from tests.conftest import Serve, in_database, lines_of, running
+from tests.conftest import Serve, in_database, lines_of, running, stack_url
 from tests.highload.notes import Base, notes_service
 
 
@@ -18,6 +18,17 @@ from tests.highload.notes import Base, notes_service
 async def database_url(tmp_path: Path) -> AsyncGenerator[str]:
     """The address of a database with a table of notes while a test runs: SQLite, or PostgreSQL where there is one."""
     url = os.environ.get("TEST_DATABASE_URL") or f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}"
+    await in_database(url, lambda connection: connection.run_sync(Base.metadata.create_all))
+    yield url
+    await in_database(url, lambda connection: connection.run_sync(Base.metadata.drop_all))
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+async def each_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[str]:
+    """The address of each of the two databases, with the tables of the tests while a test runs."""
+    embedded = f"sqlite+aiosqlite:///{tmp_path / 'things.db'}"
+    url = embedded if request.param == "SQLite" else stack_url("DATABASE_URL")
+    await in_database(url, lambda connection: connection.run_sync(Base.metadata.drop_all))
     await in_database(url, lambda connection: connection.run_sync(Base.metadata.create_all))
     yield url
     await in_database(url, lambda connection: connection.run_sync(Base.metadata.drop_all))

@@ -106,6 +106,27 @@ class RankedRead(BaseModel):
 RANKED = Resource(Thing, create=ThingCreate, change=ThingCreate, read=RankedRead, queued=False)
 
 
+class PlainRead(BaseModel):
+    """Shows columns of each type that PostgreSQL writes in JSON as pydantic does."""
+
+    id: UUID
+    number: int
+    small: int
+    big: int
+    flag: bool
+    code: str
+    words: str = Field(serialization_alias='in "words"')
+    day: date
+    moment: datetime
+    owner: UUID
+    maybe_number: int | None = None
+    maybe_moment: datetime | None
+    created_at: datetime
+
+
+PLAIN = Resource(Thing, create=ThingCreate, change=ThingCreate, read=PlainRead)
+
+
 class Parent(StoredRow, Base):
     __tablename__ = "highload_parents"
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 from uuid import UUID, uuid4
 
@@ -16,7 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.highload.columns import StoredRow
 from app.highload.reads.dependencies import Opened
 from app.highload.repository import Repository
-from tests.conftest import in_database, running, stack_url
+from tests.conftest import in_database, running
 from tests.highload.everything import (
     CHILDREN,
     PARENTS,
@@ -66,14 +65,9 @@ async def change_child(children: Children, child_id: UUID, body: ChildUpdate) ->
     return await children.change(child_id, body)
 
 
-@pytest.fixture(params=["SQLite", "PostgreSQL"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[str]:
-    embedded = f"sqlite+aiosqlite:///{tmp_path / 'family.db'}"
-    url = embedded if request.param == "SQLite" else stack_url("DATABASE_URL")
-    await in_database(url, lambda connection: connection.run_sync(Base.metadata.drop_all))
-    await in_database(url, lambda connection: connection.run_sync(Base.metadata.create_all))
-    yield url
-    await in_database(url, lambda connection: connection.run_sync(Base.metadata.drop_all))
+@pytest.fixture
+def database_url(each_database_url: str) -> str:
+    return each_database_url
 
 
 @pytest.fixture

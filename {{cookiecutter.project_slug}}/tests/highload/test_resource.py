@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,9 +20,8 @@ from app.highload.generations import Source
 from app.highload.idempotency import fingerprint_of
 from app.highload.repository import Repository, Storage
 from app.highload.resource import CannotStore, Resource
-from tests.conftest import in_database, stack_url
 from tests.highload.everything import RANKED, THINGS, Color, RankedRead, Thing, ThingCreate, ThingRead
-from tests.highload.notes import NAME, NOTES, Base, NoteCreate, storage_of
+from tests.highload.notes import NAME, NOTES, NoteCreate, storage_of
 from tests.waiting import PATIENCE
 
 PLUS_TWO = timezone(timedelta(hours=2))
@@ -67,14 +65,9 @@ FULL = {
 }
 
 
-@pytest.fixture(params=["SQLite", "PostgreSQL"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[str]:
-    embedded = f"sqlite+aiosqlite:///{tmp_path / 'things.db'}"
-    url = embedded if request.param == "SQLite" else stack_url("DATABASE_URL")
-    await in_database(url, lambda connection: connection.run_sync(Base.metadata.drop_all))
-    await in_database(url, lambda connection: connection.run_sync(Base.metadata.create_all))
-    yield url
-    await in_database(url, lambda connection: connection.run_sync(Base.metadata.drop_all))
+@pytest.fixture
+def database_url(each_database_url: str) -> str:
+    return each_database_url
 
 
 @asynccontextmanager
