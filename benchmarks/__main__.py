@@ -13,6 +13,8 @@ from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).parent.parent
 PLACE = ROOT / "build/bench"
+# Of a contender (benchmarks/contenders/raw.py).
+SERIALIZER = "msgspec>=0.22,<0.23"
 VARIANTS = ("full", "caching", "queued", "plain")
 
 
@@ -26,9 +28,10 @@ def main() -> int:
     seconds = (time.monotonic() - started) / len(VARIANTS)
     (PLACE / "rendering.json").write_text(json.dumps({"rendering, seconds": seconds}))
     full = PLACE / "bench-full"
-    tools = [f"PYTHON={sys.executable}", f"UV={Path(sys.executable).parent / 'uv'}"]
-    subprocess.run(["make", "--silent", ".venv/run", *tools], cwd=full, check=True)
+    uv = str(Path(sys.executable).parent / "uv")
+    subprocess.run(["make", "--silent", ".venv/run", f"PYTHON={sys.executable}", f"UV={uv}"], cwd=full, check=True)
     python = str(full / ".venv/bin/python")
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, SERIALIZER], check=True)
     command = [python, "-m", "tests.stack", python, "-m", f"benchmarks.{sys.argv[1]}"]
     # The tests of the variant, not those of the template, hold the stack.
     environment = os.environ | {"PYTHONPATH": f"{full}{os.pathsep}{ROOT}"}

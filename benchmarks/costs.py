@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from benchmarks import load, machine, service, stages
 from benchmarks.cases import PAGES
-from benchmarks.full import children_of
 from benchmarks.scaling import table_of_costs
 from benchmarks.service import PLACE, Contender, Server
 from benchmarks.stages import (
@@ -73,7 +72,7 @@ def seconds_of_container(container: str) -> float:
 
 def seconds_of_processes(parent: int) -> float:
     """Return the seconds of a CPU that a process and its children have used."""
-    pids = (str(parent), *children_of(parent))
+    pids = (str(parent), *service.children_of(parent))
     return sum(seconds_of_stat(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")) for pid in pids)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -29,27 +28,14 @@ def footprints() -> dict[str, float]:
     """Return the megabytes and the seconds to start of the processes that a service consists of."""
     with service.serving(CACHED) as server:
         get("/items")(server)
-        worker = resident_megabytes(server.process.pid)
+        worker = server.megabytes()
         seconds = server.seconds_to_start
     with service.serving(QUEUED) as server, service.working(QUEUED) as celery:
-        service.wait_until(lambda: len(children_of(celery.pid)) > 1, "the Celery worker")
+        service.wait_until(lambda: len(service.children_of(celery.pid)) > 1, "the Celery worker")
         post()(server)
-        process = resident_megabytes(celery.pid)
+        process = service.resident_megabytes(celery.pid)
     service.purge(QUEUED.queue)
     return {"API worker, MB": worker, "Celery process, MB": process, "API, seconds to start": seconds}
-
-
-def resident_megabytes(parent: int) -> float:
-    """Return the resident memory of the largest child of a process."""
-    processes = ",".join(children_of(parent))
-    sizes = subprocess.run(["ps", "-o", "rss=", "-p", processes], check=True, capture_output=True, text=True)
-    return max(map(int, sizes.stdout.split())) / 1024
-
-
-def children_of(parent: int) -> list[str]:
-    """Return the numbers of the processes that a process has started."""
-    done = subprocess.run(["pgrep", "-P", str(parent)], check=False, capture_output=True, text=True)
-    return done.stdout.split()
 
 
 def main() -> int:

@@ -22,7 +22,8 @@ NEW_ITEM = '{"name":"x","description":"y"}'
 class Report(NamedTuple):
     """What a load test measured; latencies are in seconds, None where there is no request to wait for.
 
-    `hits` is the share of answers from the cache, where the load counts them.
+    `hits` is the share of answers from the cache, where the load counts them. `cpu` is the seconds of a CPU that the
+    workers of the API took for a request; `start` and `megabytes` are those of a service that has just started.
     """
 
     per_second: float
@@ -31,6 +32,10 @@ class Report(NamedTuple):
     slowest: float | None = None
     errors: int = 0
     hits: float | None = None
+    cpu: float | None = None
+    p999: float | None = None
+    start: float | None = None
+    megabytes: float | None = None
 
 
 def require_tools() -> None:

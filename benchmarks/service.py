@@ -25,6 +25,10 @@ ROOT = Path(__file__).parent.parent
 PLACE = Path.cwd().parent
 
 
+# Not an application, but the server by itself.
+NGINX = "nginx"
+
+
 class Contender(NamedTuple):
     """Something that answers requests: an ASGI application, run in the directory of a rendered variant."""
 
@@ -37,6 +41,7 @@ class Contender(NamedTuple):
     worker: tuple[str, ...] = ()
     queue: str = ""
     table: str = "items"
+    workers: int = 1
 
 
 def database_url(database: str) -> str:
@@ -45,13 +50,13 @@ def database_url(database: str) -> str:
 
 
 def environment(contender: Contender) -> dict[str, str]:
-    """Return the environment of a contender: all servers, one worker, and a cache that outlives the benchmark."""
+    """Return the environment of a contender: all servers, its workers, and a cache that outlives the benchmark."""
     return os.environ | {
         "DATABASE_URL": database_url(contender.database),
         "REDIS_URL": urlsplit(os.environ["TEST_REDIS_URL"])._replace(path=f"/{contender.cache}").geturl(),
         "BROKER_URL": os.environ["TEST_BROKER_URL"],
         "CACHE_TTL": "3600",
-        "WEB_CONCURRENCY": "1",
+        "WEB_CONCURRENCY": str(contender.workers),
         "WORKER_CONCURRENCY": "2",
         # Requests of a thousand connections may be inside still when the next load begins.
         "LIMIT_CONCURRENCY": "2000",
@@ -82,24 +87,73 @@ def running(command: Sequence[str], contender: Contender) -> Iterator[subprocess
 
 
 class Server(NamedTuple):
-    """A contender that serves."""
+    """A contender that serves; `parent` is the process that has started those that answer."""
 
     contender: Contender
     url: str
     process: subprocess.Popen[bytes]
+    parent: int
     seconds_to_start: float
+
+    def cpu_seconds(self) -> float:
+        """Return the seconds of a CPU that the processes which answer have used, in exact numbers of the kernel."""
+        tasks = (task for pid in children_of(self.parent) for task in Path(f"/proc/{pid}/task").iterdir())
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+    def megabytes(self) -> float:
+        """Return the resident memory of the largest process that answers."""
+        return resident_megabytes(self.parent)
+
+
+def resident_megabytes(parent: int) -> float:
+    """Return the resident memory of the largest child of a process."""
+    processes = ",".join(children_of(parent))
+    sizes = subprocess.run(["ps", "-o", "rss=", "-p", processes], check=True, capture_output=True, text=True)
+    return max(map(int, sizes.stdout.split())) / 1024
 
 
 @contextmanager
 def serving(contender: Contender) -> Iterator[Server]:
-    """Serve a contender with one worker."""
+    """Serve a contender."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
+    if contender.application == NGINX:
+        with serving_with_nginx(contender, address) as server:
+            yield server
+        return
     started = time.monotonic()
     with running(["gunicorn", contender.application, "--bind", address], contender) as process:
         url = f"http://{address}"
         wait_until(lambda: process.poll() is None and answers(f"{url}/items"), contender.name)
-        yield Server(contender, url, process, time.monotonic() - started)
+        yield Server(contender, url, process, process.pid, time.monotonic() - started)
+
+
+@contextmanager
+def serving_with_nginx(contender: Contender, address: str) -> Iterator[Server]:
+    """Let one worker of nginx answer the bytes of a file to whatever is asked."""
+    configuration = (ROOT / "benchmarks/contenders/nginx.conf").read_text()
+    (PLACE / "nginx.conf").write_text(configuration.replace("ADDRESS", address))
+    name = f"bench-nginx-{os.getpid()}"
+    started = time.monotonic()
+    mounted = ["--volume", f"{PLACE}:/bench:ro", "--tmpfs", "/tmp"]  # noqa: S108 - in the container
+    command = ["docker", "run", "--rm", "--name", name, "--network", "host", *mounted, "nginx:1-alpine"]
+    with (PLACE / "log").open("ab") as log:
+        run_nginx = [*command, "nginx", "-c", "/bench/nginx.conf"]
+        process = subprocess.Popen(run_nginx, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            wait_until(lambda: process.poll() is None and answers(f"http://{address}/items"), contender.name)
+            inspect = ["docker", "inspect", "--format", "{{.State.Pid}}", name]
+            parent = int(subprocess.run(inspect, check=True, capture_output=True, text=True).stdout)
+            yield Server(contender, f"http://{address}", process, parent, time.monotonic() - started)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def children_of(parent: int) -> list[str]:
+    """Return the numbers of the processes that a process has started."""
+    done = subprocess.run(["pgrep", "-P", str(parent)], check=False, capture_output=True, text=True)
+    return done.stdout.split()
 
 
 def working(contender: Contender) -> AbstractContextManager[subprocess.Popen[bytes]]:

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 from app.highload.pagination import Position, encode_cursor
 
-from benchmarks import load, service
+from benchmarks import load, open_loop, service
 from benchmarks.load import Report, Script
 from benchmarks.service import PLACE, Contender, Server
 
@@ -63,9 +63,18 @@ NAIVE = Contender(
     queue="naive",
     table="naive_items",
 )
+QUEUED_10K = Contender("full", "full", database="mixed", cache=5, worker=WORKER, queue="bench-full.rows")
+PLAIN = Contender("plain", "plain", database="writes")
+NGINX = Contender("nginx", "full", service.NGINX)
+RAW_100K = Contender("raw", "plain", "benchmarks.contenders.raw:app", database="rows_100k")
+NAIVE_DIRECT = Contender("naive direct", "plain", "benchmarks.contenders.naive_direct:app", database="mixed")
+CACHED_4 = CACHED._replace(name="cached, 4 workers", workers=4)
 MIDDLEWARE = CACHED._replace(name="one middleware", application="benchmarks.contenders.with_middleware:app")
 GUARDED = CACHED._replace(name="guarded", application="benchmarks.contenders.guarded:app")
 UNBATCHED = CACHED._replace(name="batching bypassed", application="benchmarks.contenders.unbatched:app")
+
+# Cursors of pages that are never asked for twice while a load lasts.
+STARTS = "starts_100k"
 
 type Load = Callable[[Server], Report]
 
@@ -78,9 +87,34 @@ class Stage(NamedTuple):
     with_worker: bool = False
 
 
+def measured(server: Server, send: Callable[[], Report]) -> Report:
+    """Send a load that lasts so many seconds, and add what a request took of a CPU."""
+    before = server.cpu_seconds()
+    report = send()
+    return report._replace(cpu=(server.cpu_seconds() - before) / (report.per_second * SECONDS))
+
+
+def reading(server: Server, path: str = "", **how: Any) -> Report:
+    """Read with wrk."""
+    return measured(server, lambda: load.read(server.url + path, seconds=SECONDS, **how))
+
+
 def get(path: str, *, connections: int = 100) -> Load:
     """Return the load of GETs of one path."""
-    return lambda server: load.read(server.url + path, connections=connections, seconds=SECONDS)
+    return lambda server: reading(server, path, connections=connections)
+
+
+def get_distinct(*, connections: int = 100) -> Load:
+    """Return the load of GETs of pages of which no two are the same."""
+
+    def send(server: Server) -> Report:
+        starts = PLACE / STARTS
+        # Where the one before has hardly come to.
+        first = int(time.monotonic() * 10_000) % len(starts.read_text().splitlines())
+        script = Script("each.lua", [starts, first])
+        return reading(server, connections=connections, script=script)
+
+    return send
 
 
 def get_one(server: Server) -> Report:
@@ -102,7 +136,7 @@ def get_page(number: int) -> Load:
 def get_any(paths: str, *, connections: int = 100) -> Load:
     """Return the load of GETs of paths drawn uniformly from a file."""
     script = Script("uniform.lua", [PLACE / paths])
-    return lambda server: load.read(server.url, connections=connections, seconds=SECONDS, script=script)
+    return lambda server: reading(server, connections=connections, script=script)
 
 
 def get_any_kept(paths: str) -> Load:
@@ -132,7 +166,7 @@ def get_again(server: Server) -> Report:
     """Send conditional GETs of a list that has not changed."""
     with urlopen(f"{server.url}/items") as answer:
         header = f"If-None-Match: {answer.headers['etag']}"
-    return load.read(f"{server.url}/items", connections=100, seconds=SECONDS, header=header)
+    return reading(server, "/items", connections=100, header=header)
 
 
 def post(*, connections: int = 100) -> Load:
@@ -140,23 +174,24 @@ def post(*, connections: int = 100) -> Load:
 
     def send(server: Server) -> Report:
         wake(server)
-        return load.write(f"{server.url}/items", connections=connections, seconds=SECONDS)
+        url = f"{server.url}/items"
+        return measured(server, lambda: load.write(url, connections=connections, seconds=SECONDS))
 
     return send
 
 
-def mix(share_of_writes: float) -> Load:
+def mix(share_of_writes: float, *, connections: int = 100) -> Load:
     """Return the load of GETs of the list with so many POSTs among them."""
     script = Script("mixed.lua", [share_of_writes])
 
     def send(server: Server) -> Report:
         wake(server)
-        return load.read(server.url, connections=100, seconds=SECONDS, script=script)
+        return reading(server, connections=connections, script=script)
 
     return send
 
 
-def mix_items(method: str, share_of_writes: float, *, count: bool = False) -> Load:
+def mix_items(method: str, share_of_writes: float, *, connections: int = 100, count: bool = False) -> Load:
     """Return the load of GETs of any item, which a cache has kept before, with so many POSTs or PATCHes among them.
 
     To count the hits takes time from the load itself.
@@ -167,9 +202,24 @@ def mix_items(method: str, share_of_writes: float, *, count: bool = False) -> Lo
         if server.contender.cache:
             keep_each(server, paths)
         script = Script("mixed_items.lua", [paths, method, share_of_writes, *(["count"] if count else [])])
-        return load.read(server.url, connections=100, seconds=SECONDS, script=script)
+        return reading(server, connections=connections, script=script)
 
     return send
+
+
+def arrive(server: Server) -> Report:
+    """Send POSTs at half of the rate that the service can take, as many clients do who do not wait for each other."""
+    wake(server)
+    url = f"{server.url}/items"
+    capacity = load.write(url, connections=100, seconds=1).per_second
+    return measured(server, lambda: open_loop.write(server.url, rate=capacity / 2, seconds=SECONDS))
+
+
+def start_anew(server: Server) -> Report:
+    """Serve the contender once more, and read its first page until it is warm."""
+    with service.serving(server.contender) as fresh:
+        report = get("/items")(fresh)
+        return report._replace(start=fresh.seconds_to_start, megabytes=fresh.megabytes())
 
 
 def wake(server: Server) -> None:
@@ -218,6 +268,11 @@ def prepare() -> None:
     for database, rows in ROWS.items():
         say(f"filling {database}")
         service.create_database(database, rows)
+    # All but the oldest, behind which no whole page is left, in no order.
+    all_but = f"SELECT * FROM items ORDER BY created_at, id OFFSET {PAGE}"
+    starts = service.sql("rows_100k", f"SELECT (created_at, id) FROM ({all_but}) ORDER BY md5(id::text)")
+    cursors = "".join(f"/items?cursor={encode_cursor(Position(*start))}\n" for start in starts)
+    (PLACE / STARTS).write_text(cursors)
     service.sql("writes", "CREATE TABLE naive_items (id serial PRIMARY KEY, name text, description text)")
     for body in ("page", "item"):
         (PLACE / body).write_bytes(b"{}")
