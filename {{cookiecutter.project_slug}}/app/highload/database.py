@@ -84,10 +84,15 @@ class MissingReference(ContentRefused):
 
 
 class Database:
-    """Runs work on pooled connections, within a deadline of `timeout` seconds."""
+    """Runs work on pooled connections, of which there are `pool_size`, within a deadline of `timeout` seconds.
 
-    def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
+    Work that waits for a connection gets it in its turn. Those who wait in the pool itself do not: whoever comes while
+    one of them wakes up takes the connection, again and again.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, pool_size: int, timeout: float) -> None:
         self._timeout = timeout
+        self._turn = asyncio.Semaphore(pool_size)
         self._quiet_until = -math.inf
         self._abandoned: set[asyncio.Task[Any]] = set()
         self._engine = engine
@@ -132,7 +137,7 @@ class Database:
             logger.warning("the database cannot be used: %s", error)
 
     async def _within_deadline[T](self, connect: Connect, work: Work[T]) -> T:
-        attempt = asyncio.create_task(run_work(connect, work))
+        attempt = asyncio.create_task(self._in_turn(connect, work))
         try:
             done, _ = await asyncio.wait([attempt], timeout=self._timeout)
         except asyncio.CancelledError:
@@ -142,6 +147,10 @@ class Database:
             self._abandon(attempt)
             raise DatabaseUnavailable(f"no answer within {self._timeout:g} seconds")
         return attempt.result()
+
+    async def _in_turn[T](self, connect: Connect, work: Work[T]) -> T:
+        async with self._turn:
+            return await run_work(connect, work)
 
     def _abandon(self, attempt: asyncio.Task[Any]) -> None:
         # Closing a connection to a frozen server takes its time, and no caller should wait for it.
@@ -256,7 +265,7 @@ async def open_database(
     engine = create_engine(url, name=name, pool_size=pool_size, timeout=timeout)
     try:
         with looked_at(lambda: look_at(engine.pool, budget)):
-            yield Database(engine, timeout=timeout)
+            yield Database(engine, pool_size=pool_size, timeout=timeout)
     finally:
         await engine.dispose()
 

@@ -175,7 +175,7 @@ def written(column: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return what `row_to_json` writes as pydantic writes a column."""
     if not isinstance(column.type, DateTime):
         return column
-    whole = func.date_trunc("second", column) == column
+    whole = func.date_trunc(literal_column("'second'"), column) == column
     form = case((whole, literal_column(MOMENT_OF_A_SECOND)), else_=literal_column(MOMENT))
     return func.to_char(func.timezone(literal_column("'UTC'"), column), form)
 

@@ -101,6 +101,24 @@ async def test_a_restart_of_the_database_is_not_noticed(postgresql_url: str) -> 
         assert await ping_at_once(database) == {None}
 
 
+async def test_whoever_waits_for_a_connection_gets_it_in_turn(each_database_url: str) -> None:
+    clients, repetitions = 60, 40
+    served = 0
+    passed_over: list[int] = []
+
+    async def ask_again_and_again(database: Database) -> None:
+        nonlocal served
+        for _ in range(repetitions):
+            before = served
+            await database.ping()
+            served += 1
+            passed_over.append(served - before)
+
+    async with open_database(each_database_url, name=NAME, pool_size=2, timeout=PATIENCE) as database:
+        await asyncio.gather(*(ask_again_and_again(database) for _ in range(clients)))
+    assert max(passed_over) <= 2 * clients
+
+
 async def test_the_log_says_why_the_database_cannot_be_used(postgresql_url: str, log: list[str]) -> None:
     missing = urlsplit(postgresql_url)._replace(path="/missing").geturl()
     async with open_many(missing, timeout=PATIENCE) as database:
