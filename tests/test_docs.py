@@ -177,9 +177,9 @@ def test_the_quick_benchmark_prints_its_tables() -> None:
     )
     measures, ratios = done.stdout.split("errors\n")[1].split("\nratio")
     rows = re.findall(r"^\S.+?  +([\d,]+)  .*?(\d+)$", measures, re.MULTILINE)
-    assert len(rows) == 25, done.stdout + done.stderr
+    assert len(rows) == 43, done.stdout + done.stderr
     assert all(rate != "0" and errors == "0" for rate, errors in rows), done.stdout
-    assert len(re.findall(r"^\S.+ [<>]= +[\d.]+ +[\d.]+ +[\d.]+-[\d.]+", ratios, re.MULTILINE)) == 18, done.stdout
+    assert len(re.findall(r"^\S.+ [<>]= +[\d.]+ +[\d.]+ +[\d.]+-[\d.]+", ratios, re.MULTILINE)) == 31, done.stdout
 
 
 def test_the_page_of_the_benchmarks_is_what_they_printed(tmp_path: Path) -> None:
