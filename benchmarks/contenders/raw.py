@@ -58,9 +58,9 @@ async def page(pool: Any, query: bytes) -> bytes:
     shown = [dict(row) for row in rows[:SIZE]]
     last = shown[-1]
     cursor = encode_cursor(Position(last["created_at"], last["id"])) if len(rows) > SIZE else None
-    return encode({"items": shown, "next_cursor": cursor})
+    return bytes(encode({"items": shown, "next_cursor": cursor}))
 
 
 async def one(pool: Any, row_id: str) -> bytes:
     """Return an item."""
-    return encode(dict(await pool.fetchrow(ROW, UUID(row_id))))
+    return bytes(encode(dict(await pool.fetchrow(ROW, UUID(row_id)))))

@@ -61,7 +61,7 @@ async def test_a_write_with_an_unclear_end_is_a_change(database_url: str) -> Non
         nonlocal changes
         changes += 1
 
-    writer = note_writer(CommitsAndGoesAway(engine, timeout=PATIENCE), count)
+    writer = note_writer(CommitsAndGoesAway(engine, pool_size=1, timeout=PATIENCE), count)
     new = new_note()
     with pytest.raises(DatabaseUnavailable):
         await writer.create(new)
@@ -81,7 +81,7 @@ async def test_a_deletion_that_ran_again_is_a_change(database_url: str) -> None:
     async def tell(places: Collection[str]) -> None:
         told.append(places)
 
-    writer = note_writer(CommitsAndTriesAgain(engine, timeout=PATIENCE), tell)
+    writer = note_writer(CommitsAndTriesAgain(engine, pool_size=1, timeout=PATIENCE), tell)
     new = new_note()
     await writer.create(new)
     told.clear()
