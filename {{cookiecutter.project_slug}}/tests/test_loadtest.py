@@ -16,12 +16,12 @@ import pytest
 
 from loadtest import client as python_client
 from loadtest import hey, plots, process, service, wrk
+from loadtest.machine import Machine
 from loadtest.report import page
 from loadtest.results import (
     QUANTILES,
     Answer,
     CannotLoad,
-    Machine,
     Measurement,
     Run,
     last,
@@ -319,7 +319,7 @@ def test_the_page_is_accessible() -> None:
     text = page(TRUE_RUN, TRUE_RUN)
     attributes = Document(text).attributes
     assert ("html", "lang", "en") in attributes
-    assert "<title>Load test of 2030-01-02, 03:04 UTC</title>" in text
+    assert "<title>Load test of Notes, 2030-01-02, 03:04 UTC</title>" in text
     assert text.count("<svg") == text.count("<figure>") == text.count("<figcaption>") == 4
     assert text.count('role="img"') == text.count("aria-label=") == 4
     assert all(value for _, name, value in attributes if name == "aria-label")
