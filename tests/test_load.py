@@ -39,7 +39,7 @@ def report(project: Path, variant: dict[str, bool], tmp_path_factory: pytest.Tem
         listed = client.get("/items", headers={"Authorization": f"Bearer {KEY}"}).json()["items"]
     for done in (first, second):
         lines = re.findall(
-            r"^\r?(\w+ \S+) +[\d,]+ requests/s +p50 .* max .* no errors, (\w+)$", done.stdout, re.MULTILINE
+            r"^\r?(\w+ \S+) +[\d,]+ requests/s +0\s% errors +p50 .* max .* (\w+)$", done.stdout, re.MULTILINE
         )
         tools = [tool if shutil.which(tool) else "Python" for tool in ("wrk", "wrk", "hey")]
         assert lines == list(zip(["GET /items", "GET /items/{id}", "POST /items"], tools, strict=True)), done.stdout

@@ -15,7 +15,7 @@ from loadtest.process import Tick
 from loadtest.report import page
 from loadtest.results import CannotLoad, Measurement, Run, last, save
 from loadtest.service import address_of, service_at, workloads
-from loadtest.text import behind, count, percent, times
+from loadtest.text import behind, count, percent, punctuality, times
 
 PLACE = Path(__file__).parent
 REPORT = PLACE / "report.html"
@@ -70,8 +70,8 @@ def main() -> int:
     for measurement in run.measurements:
         for reason, number in measurement.errors.items():
             print(f"{measurement.request}: {count(number, 'error')}, {reason}.", file=sys.stderr)
-        if sentence := behind(measurement.schedule):
-            print(f"{measurement.request}: {sentence}", file=sys.stderr)
+        if (schedule := measurement.schedule) and (remedy := behind(schedule)):
+            print(f"{measurement.request}: {punctuality(schedule)} {remedy}", file=sys.stderr)
     print(f"The report is {REPORT.relative_to(Path.cwd(), walk_up=True)}.")
     return 1 if run.errors else 0
 

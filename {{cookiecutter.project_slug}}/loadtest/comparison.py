@@ -35,7 +35,7 @@ def comparison(run: Run, previous: Run) -> str:
 
 def of_commit(run: Run) -> str:
     """Return the commit of a run, where it is known."""
-    return f", {escape(run.commit)}" if run.commit else ""
+    return f", commit {escape(run.commit)}" if run.commit else ""
 
 
 def comparison_table(now: Measurement, before: Measurement) -> str:
@@ -53,10 +53,10 @@ def comparison_table(now: Measurement, before: Measurement) -> str:
             new, old = now.percentiles[key], before.percentiles[key]
             values = [duration(old), duration(new), ratio(new, old)]
             rows.append(row(name, values, verdict(changed(now, before, key), better=-1)))
-    columns = "".join(f'<th scope="col">{name}</th>' for name in ("before", "now", "ratio", "change"))
+    columns = "".join(f'<th scope="col">{name}</th>' for name in ("before", "now", "ratio"))
     return f"""<table>
 <caption>{request_of(now)}</caption>
-<thead><tr><td></td>{columns}</tr></thead>
+<thead><tr><td></td>{columns}<th scope="col" class="change">change</th></tr></thead>
 <tbody>
 {"\n".join(rows)}
 </tbody>

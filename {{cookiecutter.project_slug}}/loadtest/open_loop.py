@@ -1,7 +1,7 @@
 """An open loop: requests are due at a constant rate, however slowly the answers come.
 
-A latency counts from the time at which its request was due. So it holds the wait of those that stood in line, and a slow
-answer keeps no request from being counted (no coordinated omission: G. Tene, How NOT to Measure Latency, 2013).
+A latency counts from the time at which its request was due. So it holds the wait of those that stood in line, and a
+slow answer keeps no request from being counted (no coordinated omission: G. Tene, How NOT to Measure Latency, 2013).
 """
 
 import asyncio

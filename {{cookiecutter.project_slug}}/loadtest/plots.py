@@ -117,6 +117,7 @@ def tails(measurement: Measurement, previous: Measurement | None) -> str:
         f"Latency of {measurement.request} over {length:g} seconds: {', '.join(parts)}.",
         [
             *latency_grid(up, least, most),
+            '<text class="unit" x="0" y="11">latency</text>',
             *time_axis(across, length),
             course(outline, across, up, "previous") if outline else "",
             *(dots(one, across, up) for name, one in series.items() if name == "100"),

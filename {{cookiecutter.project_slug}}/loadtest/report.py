@@ -18,10 +18,13 @@ TOOLS = {
     "requests that the connection would have sent meanwhile, with their wait. Its throughput over time is counted when "
     "a connection sends its next request, which is when it has read the answer before or has failed. wrk "
     "does not tell one error status from another, and counts a timeout when the late answer comes: a service that "
-    "hangs shows as throughput that falls to zero. It does not tell when each answer came, so the percentiles of its "
-    "workloads have no course over time and no noise: those of an open loop do.",
+    "hangs shows as throughput that falls to zero. As it does not tell when each "
+    "answer came, nothing is known of the noise of its percentiles.",
     "hey": "hey reports every answer. It needs much CPU itself: alone on its machine, the service would do better.",
 }
+NOT_OVER_TIME = (
+    '<p class="quiet">wrk does not tell when each answer came: <code>make load RATE=500</code> shows p99 over time.</p>'
+)
 OF_PYTHON = "The small Python client is slower than the service. Its numbers compare with each other only."
 CLOSED_LOOP = (
     "Each connection sends its next request when it has the answer to the one before: a closed loop. So the mean "
@@ -107,6 +110,7 @@ def workload(measurement: Measurement, previous: Measurement | None) -> str:
 {error_list(measurement)}
 {kept_schedule(measurement)}
 {figures(measurement, previous)}
+{NOT_OVER_TIME if measurement.tool == "wrk" else ""}
 </section>"""
 
 
@@ -126,8 +130,9 @@ def kept_schedule(measurement: Measurement) -> str:
     """Return how an open loop kept to its schedule."""
     if measurement.schedule is None:
         return ""
-    warning = behind(measurement.schedule)
-    return f"<p>{punctuality(measurement.schedule)}</p>" + (f'<p class="bad">{warning}</p>' if warning else "")
+    remedy = behind(measurement.schedule)
+    style = ' class="bad"' if remedy else ""
+    return f"<p{style}>{punctuality(measurement.schedule)} {remedy}</p>"
 
 
 def figures(measurement: Measurement, previous: Measurement | None) -> str:
@@ -164,14 +169,15 @@ def explanations(run: Run) -> str:
     of_tools = TOOLS | {"Python": "" if run.rate else OF_PYTHON}
     notes = [
         OPEN_LOOP if run.rate else CLOSED_LOOP,
-        "Requests/s counts answers without an error; errors are the share of the requests that failed. p50, p90 and p99 "
-        "are the times within which 50, 90 and 99 % of the requests were answered; max is the slowest.",
+        "Requests/s counts answers without an error; errors are the share of the requests that failed. p50, p90 and "
+        "p99 are the times within which 50, 90 and 99 % of the requests were answered; max is the slowest.",
         f"p99.9, and a percentile over time, is shown where at least {BEYOND} answers are slower.",
-        "± is the noise of a run: the mean lies within it with 99 % confidence, as far as one run can tell (batch means).",
-        "An arrow stands where a value changed by more than the noise of both runs together (Welch's test). Of runs that "
-        "are alike, about one value in a hundred gets one. What differs from run to run, such as other programs, is not "
-        "in that noise: repeat both runs. Nothing stands where the noise is not known, because a run was too short or "
-        "its tool does not tell.",
+        "± is the noise of a run: the mean lies within it with 99 % confidence, as far as one run can tell (batch "
+        "means).",
+        "An arrow stands where a value changed by more than the noise of both runs together (Welch's test). Of runs "
+        "that are alike, about one value in a hundred gets one. What differs from run to run, such as other programs, "
+        "is not in that noise: repeat both runs. Nothing stands where the noise is not known, because a run was too "
+        "short or its tool does not tell.",
         f"A point of a throughput plot is the mean of {INTERVAL:g} s; an interval that the end cut short is left out. "
         "A bar of a histogram is made of steps of 0.25 % of the requests, so the very slowest lie beyond the last bar.",
         *(of_tools[tool] for tool in used if of_tools[tool]),
@@ -186,7 +192,7 @@ def explanations(run: Run) -> str:
 
 def list_entries(texts: Iterable[str]) -> str:
     """Return the entries of a list."""
-    return "\n".join(f"<li>{escape(text)}</li>" for text in texts)
+    return "\n".join(f"<li>{escape(text.replace(' %', '\N{NO-BREAK SPACE}%'))}</li>" for text in texts)
 
 
 def settings(run: Run) -> str:

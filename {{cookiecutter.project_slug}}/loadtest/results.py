@@ -59,10 +59,10 @@ class Measurement:
     """A workload under load; times are in seconds.
 
     `answers` counts those that are no error; `errors` counts the others by status, and what got no answer by reason.
-    `percentiles` holds "50", "90", "99", "100" and, where enough answers lie beyond it, "99.9"; nothing when nothing was
-    answered. `quantiles` is the latency of each 0.25 % of the requests. `timeline` is the answers a second in each half
-    second that is complete. `series` holds the percentiles over time, as far as the tool tells when each answer came;
-    `schedule` is that of an open loop.
+    `percentiles` holds "50", "90", "99", "100" and, where enough answers lie beyond it, "99.9"; nothing when nothing
+    was answered. `quantiles` is the latency of each 0.25 % of the requests. `timeline` is the answers a second in each
+    half second that is complete. `series` holds the percentiles over time, as far as the tool tells when each answer
+    came; `schedule` is that of an open loop.
     """
 
     title: str
