@@ -112,6 +112,11 @@ def differences(run: Run, previous: Run) -> str:
             f"The load average was {previous.load_averages[0]:.1f} at the begin of that run and "
             f"{run.load_averages[0]:.1f} at the begin of this one."
         )
+        if max(previous.load_averages[0], run.load_averages[0]) > run.machine.cpus:
+            sentences.append(
+                "That is more than there are CPUs, so an arrow may come from other programs: repeat both runs when the "
+                "machine is quiet."
+            )
     return " ".join(sentences)
 
 

@@ -460,6 +460,12 @@ def test_the_page_tells_where_and_on_what_it_was_measured() -> None:
     assert "The load average was 0.2 at the begin of that run" in page(TRUE_RUN, TRUE_RUN)
 
 
+def test_the_page_says_when_other_programs_wanted_the_cpus() -> None:
+    busy = replace(TRUE_RUN, load_averages=[MACHINE.cpus + 0.5, MACHINE.cpus + 1.0])
+    for now, before, warned in ((TRUE_RUN, TRUE_RUN, False), (busy, TRUE_RUN, True), (TRUE_RUN, busy, True)):
+        assert ("an arrow may come from other programs" in page(now, before)) is warned
+
+
 def test_the_machine_and_the_commit_are_known(tmp_path: Path) -> None:
     here = this_machine()
     assert here.cpu
