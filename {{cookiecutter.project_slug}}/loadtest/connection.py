@@ -5,6 +5,8 @@ from typing import cast
 
 import httptools
 
+CLOSED = "connection closed"
+
 
 class Broken(Exception):
     """A request that got no answer; the message says what came instead."""
@@ -24,6 +26,8 @@ class Connection(asyncio.Protocol):
 
         Raises Broken when no answer comes.
         """
+        if not self.is_open:
+            raise Broken(CLOSED)
         self._parser = httptools.HttpResponseParser(self)
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -67,7 +71,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Give up the request that is under way."""
         self.is_open = False
-        self._fail("connection closed")
+        self._fail(CLOSED)
 
     def _fail(self, reason: str) -> None:
         if self._answer and not self._answer.done():

@@ -16,10 +16,10 @@ STYLE = Path(__file__).with_name("style.css")
 TOOLS = {
     "wrk": "wrk corrects its latencies for coordinated omission: for an answer that took longer than usual it adds the "
     "requests that the connection would have sent meanwhile, with their wait. Its throughput over time is counted when "
-    "a connection sends its next request, which is when it has read the answer before or has failed. wrk "
-    "does not tell one error status from another, and counts a timeout when the late answer comes: a service that "
-    "hangs shows as throughput that falls to zero. As it does not tell when each "
-    "answer came, nothing is known of the noise of its percentiles.",
+    "a connection sends its next request, which is when it has read the answer before or has failed. wrk does not tell "
+    "one error status from another, and counts a timeout when the late answer comes: a service that hangs shows as "
+    "throughput that falls to zero. It does not tell when each answer came, so nothing is known of the noise of its "
+    "percentiles.",
     "hey": "hey reports every answer. It needs much CPU itself: alone on its machine, the service would do better.",
 }
 NOT_OVER_TIME = (
@@ -34,7 +34,8 @@ CLOSED_LOOP = (
 OPEN_LOOP = (
     "Requests were due at a constant rate, whether or not those before them were answered: an open loop. A latency "
     "counts from the time at which its request was due, so the wait for a free connection is in it (no coordinated "
-    "omission), and so is the delay of the Python client where that was late itself."
+    "omission), and so is the delay of the Python client where that was late itself. Requests/s counts the answers "
+    "that came while requests were due."
 )
 
 
@@ -175,9 +176,9 @@ def explanations(run: Run) -> str:
         "± is the noise of a run: the mean lies within it with 99 % confidence, as far as one run can tell (batch "
         "means).",
         "An arrow stands where a value changed by more than the noise of both runs together (Welch's test). Of runs "
-        "that are alike, about one value in a hundred gets one. What differs from run to run, such as other programs, "
-        "is not in that noise: repeat both runs. Nothing stands where the noise is not known, because a run was too "
-        "short or its tool does not tell.",
+        "that are alike, one to three values in a hundred get one. What differs from run to run, such as other "
+        "programs, is not in that noise: repeat both runs. Nothing stands where the noise is not known, because a run "
+        "was too short or its tool does not tell.",
         f"A point of a throughput plot is the mean of {INTERVAL:g} s; an interval that the end cut short is left out. "
         "A bar of a histogram is made of steps of 0.25 % of the requests, so the very slowest lie beyond the last bar.",
         *(of_tools[tool] for tool in used if of_tools[tool]),

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from loadtest.machine import Machine
@@ -79,8 +80,12 @@ class Measurement:
 
     @property
     def rate(self) -> float:
-        """Answers a second; errors do not count, because refusing is fast."""
-        return self.answers / self.seconds
+        """Answers a second; errors do not count, because refusing is fast.
+
+        Of an open loop it is the rate at which answers came while requests were due: those that come afterwards would
+        count for a service that does not keep up.
+        """
+        return fmean(self.timeline) if self.schedule and self.timeline else self.answers / self.seconds
 
     @property
     def failed(self) -> int:

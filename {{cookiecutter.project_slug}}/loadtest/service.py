@@ -81,9 +81,12 @@ def workloads(url: str) -> list[Workload]:
 
 def service_at(url: str) -> Service:
     """Return what the service tells of itself: its OpenAPI document, and the processes that its metrics count."""
-    with httpx2.Client(base_url=url, timeout=10, trust_env=False, headers=authorization()) as client:
-        document, metrics = client.get("/openapi.json"), client.get("/metrics")
-    told = document.json()["info"] if document.is_success else {}
+    try:
+        with httpx2.Client(base_url=url, timeout=10, trust_env=False, headers=authorization()) as client:
+            document, metrics = client.get("/openapi.json"), client.get("/metrics")
+        told = document.json()["info"] if document.is_success else {}
+    except (httpx2.TransportError, ValueError, KeyError):
+        return Service()
     workers = re.search(r"^highload_workers (\d+)", metrics.text, re.MULTILINE) if metrics.is_success else None
     return Service(told.get("title", ""), told.get("version", ""), int(workers[1]) if workers else 0)
 

@@ -72,6 +72,7 @@ async def test_a_latency_counts_from_the_time_at_which_its_request_was_due() -> 
     # The last of those that stood in line: no machine is so fast that it could have come sooner.
     assert found.percentiles["100"] >= number * pause - (number - 1) / rate
     assert found.percentiles["50"] >= number / 2 * pause - number / 2 / rate
+    assert found.rate <= 1 / pause, "what comes after the end does not count"
     assert found.schedule is not None
     assert (found.schedule.due, found.schedule.waited) == (number, number - 1)
 
@@ -148,6 +149,15 @@ async def test_a_closed_connection_is_opened_anew(last: bytes) -> None:
         found = await send(url, rate=20, connections=1, seconds=0.5)
     assert found.answers + found.failed == 10
     assert found.answers >= 2
+
+
+async def test_a_connection_that_is_closed_at_once_is_an_error() -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with server(answer) as url:
+        found = await send(url)
+    assert (found.answers, found.failed) == (0, 10)
 
 
 async def test_a_refused_connection_is_an_error() -> None:
