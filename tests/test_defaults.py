@@ -51,6 +51,8 @@ NAMES = st.text(min_size=1, max_size=70) | st.sampled_from(MODULES) | st.from_re
 @example(name="🚀")
 @example(name="---")
 @example(name="Items")
+@example(name="Oδός Васа")  # noqa: RUF001
+@example(name="علی\u200cرضا")  # noqa: RUF001
 @example(name="x" * 300)
 @settings(max_examples=500, deadline=None, database=None)
 def test_nothing_that_is_offered_for_a_good_name_is_refused(name: str) -> None:
@@ -58,6 +60,16 @@ def test_nothing_that_is_offered_for_a_good_name_is_refused(name: str) -> None:
     found = reasons(answers)
     assume("project_name" not in found)
     assert found == {}, answers["project_slug"]
+
+
+def test_each_question_holds_its_rule() -> None:
+    prompts = CONTEXT["__prompts__"]
+    assert f"at most {HOOK['LONGEST_SLUG']}" in prompts["project_slug"]
+    assert f"2 to {HOOK['LONGEST_NAME']} characters" in prompts["resource"]
+    assert f"2 to {HOOK['LONGEST_NAME']} characters" in prompts["resource_plural"]
+    assert f"1 to {HOOK['MOST_WORKERS']}, or auto" in prompts["workers"]
+    assert all("one line" in prompts[name] for name in ("project_name", "description", "author_name"))
+    assert all("? It costs " in prompts[name] for name in HOOK["FEATURES"])
 
 
 @pytest.mark.parametrize("spelled", [str, str.title, str.upper, lambda name: name.replace("_", " ")])
