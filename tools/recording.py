@@ -51,7 +51,7 @@ the colon of a question. Where nothing stands there, Enter takes the answer in p
 
 Each reason is a sentence that names the question, what was answered and what to enter. They come together, as the first
 lines after the last question, and nothing is left on the disk. Cookiecutter adds lines of its own behind them, which no
-template can keep back: they say only that there are reasons.
+hook can keep back: they say no more than that there are reasons.
 
 ```console
 {refused}```
@@ -60,9 +60,10 @@ template can keep back: they say only that there are reasons.
 
 TABLE = """\
 {heading}
-Measured at commit {commit} with Cookiecutter {cookiecutter}, on {machine}, while the load average was {load}. Python,
-`make`, and Docker with the images of the servers and of Python were there; the caches of pip and uv were empty. All but
-the first command are typed in the directory `{slug}`.
+Measured at commit {commit} with Cookiecutter {cookiecutter}, on {machine}.
+Others were at work on it, too: the load average was {load} before. Python, `make`, and Docker with the images of the
+servers and of Python were there; the caches of pip and uv were empty, that of Docker's builds was not. All commands but
+the first are typed in the directory `{slug}`.
 
 | command | what is timed | seconds | at most |
 |---|---|---|---|
