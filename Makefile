@@ -30,8 +30,8 @@ variants: .venv/done ## Write docs/variants.md from the reports of `make test-al
 	$(BIN)/python -m tests.checks
 
 .PHONY: recording
-recording: .venv/done ## Type the first steps of a user into a terminal, and write docs/first-steps.md with what they take
-	$(BIN)/python -m tools.recording
+recording: .venv/done ## Type the first steps of a user into a terminal, and write docs/first-steps.md (ONLY=questions: measure nothing)
+	$(BIN)/python -m tools.recording $(ONLY)
 
 # The jobs of the workflows. Together they run what `make test-all` runs; ANSWERS in the environment names one variant.
 TESTS_OF_VARIANTS := $(patsubst %,tests/test_%.py,floors lint names recipes variants)

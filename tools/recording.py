@@ -1,4 +1,7 @@
-"""Type the first five minutes of a user into a terminal, and write docs/first-steps.md of what is seen and measured."""
+"""Type the first five minutes of a user into a terminal, and write docs/first-steps.md of what is seen and measured.
+
+With the argument `questions`, what was measured before stays.
+"""
 
 import contextlib
 import fcntl
@@ -61,9 +64,9 @@ hook can keep back: they say no more than that there are reasons.
 TABLE = """\
 {heading}
 Measured at commit {commit} with Cookiecutter {cookiecutter}, on {machine}.
-Others were at work on it, too: the load average was {load} before. Python, `make`, and Docker with the images of the
-servers and of Python were there; the caches of pip and uv were empty, that of Docker's builds was not. All commands but
-the first are typed in the directory `{slug}`.
+The load average was {load} before; an idle machine has 0. Python, `make`, and Docker with the images of the servers and
+of Python were there; the caches of pip and uv were empty, that of Docker's builds was not. All commands but the first
+are typed in the directory `{slug}`.
 
 | command | what is timed | seconds | at most |
 |---|---|---|---|
@@ -142,6 +145,11 @@ def session(lines: Sequence[str], directory: Path, environment: Mapping[str, str
 def page(answered: str, refused: str, measured: str) -> str:
     """Return the page."""
     return TEXT.format(columns=COLUMNS, answered=answered, refused=refused, measured=measured)
+
+
+def measured_before() -> str:
+    """Return the part of the page that holds what was measured."""
+    return MEASURED + PAGE.read_text(encoding="utf-8").partition(MEASURED)[2]
 
 
 def measure(project: Path, render: float, environment: Mapping[str, str]) -> str:
@@ -259,7 +267,7 @@ def main() -> None:
         answered = session(ANSWERS, there, environment)
         took = time.monotonic() - begun
         refused = session(WRONG_ANSWERS, home, environment)
-        measured = measure(there / SLUG, took, environment)
+        measured = measured_before() if "questions" in sys.argv else measure(there / SLUG, took, environment)
         PAGE.write_text(page(answered, refused, measured), encoding="utf-8")
 
 
