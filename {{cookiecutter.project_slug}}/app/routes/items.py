@@ -11,6 +11,7 @@ from app.highload import etags, idempotency
 from app.highload.etags import OnlyIf, represent
 from app.highload.http.problems import problem_responses
 from app.highload.json_pages import represent_page
+from app.highload.lean import LeanRoute
 from app.highload.pagination import Cursor, Limit
 from app.highload.reads.dependencies import Opened
 from app.highload.reads.shared import shared
@@ -34,6 +35,7 @@ CREATE_RESPONSES: dict[int | str, dict[str, Any]] = {
 router = APIRouter(
     prefix="/items",
     tags=["items"],
+    route_class=LeanRoute,
     responses=problem_responses(
         _422="The request is not valid",
         _503="The service cannot do this now; `Retry-After` says when",

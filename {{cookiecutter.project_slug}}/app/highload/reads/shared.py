@@ -19,10 +19,13 @@ from starlette.convertors import PathConvertor, StringConvertor
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from app.highload.generations import ANYTHING, Source
+from app.highload.lean import LeanRoute
 from app.highload.metrics.instruments import Counter, KeyedHistograms
 from app.highload.reads.dependencies import Guard, Opened, Partition
 
 MARK = "shared_read"
+# Routes that are served by one of these take of a request what they declare.
+HANDLERS = (APIRoute.get_route_handler, LeanRoute.get_route_handler)
 # Routes whose `matches` is one of these are chosen by their path and method alone.
 MATCHES = (APIRoute.matches, Route.matches, Mount.matches)
 
@@ -179,7 +182,7 @@ def shared_route(context: RouteContext, *, checks_credentials: bool) -> SharedRo
     Raises CannotShare when that may be more than can be part of a key.
     """
     route = context.original_route
-    if not isinstance(route, APIRoute) or type(route).get_route_handler is not APIRoute.get_route_handler:
+    if not isinstance(route, APIRoute) or type(route).get_route_handler not in HANDLERS:
         refuse(context, f"is a {type(route).__name__}, which may read all of a request", "declare it with an APIRouter")
     if route.is_sse_stream or route.is_json_stream:
         refuse(context, "sends a stream, which has no end to share")
