@@ -14,7 +14,6 @@ from copy import copy
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import cache
 from inspect import getattr_static, isclass, iscoroutinefunction, signature, unwrap
 from types import FunctionType, NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
@@ -408,9 +407,8 @@ def handler_of_results(route: APIRoute, declared: APIRoute) -> Handler:
     return APIRoute.get_route_handler(finished)
 
 
-@cache
 def warn_of_other_release() -> None:
-    """Tell the log once if every route goes FastAPI's way because of its release."""
+    """Tell the log if every route goes FastAPI's way because of its release."""
     if not fastapi.__version__.startswith(TESTED_WITH):
         logger.warning(
             "Routes are served by FastAPI's own handler, as the lean one was tested with FastAPI %s*, and this is %s.",

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,6 +25,7 @@ from app.highload.http.request_id import identified
 from app.highload.http.requests import ACTIVE, LIMIT, Requests
 from app.highload.http.root_path import RootPathTaken, place, refuse_routes_below
 from app.highload.http.security_headers import SecurityHeaders
+from app.highload.lean import LeanRoute, warn_of_other_release
 from app.highload.metrics.process import looked_at, observed_process
 from app.highload.metrics.slots import memory
 from app.highload.outside import ANY
@@ -189,6 +190,8 @@ class Service(FastAPI):
                 observing.enter_context(looked_at(self._look))
                 await observing.enter_async_context(observed_process())
                 self.reads.state = dict(state)
+                if any(isinstance(context.original_route, LeanRoute) for context in iter_route_contexts(self.routes)):
+                    warn_of_other_release()
                 self._started = True
             if message["type"].startswith("lifespan.shutdown"):
                 self._started = False

@@ -1,0 +1,574 @@
+"""A route on the lean way and one on FastAPI's own answer the same, and both ways are taken when they should be."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import datetime
+from enum import Enum
+from functools import partial, wraps
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import quote, urlencode
+from uuid import UUID
+
+import fastapi
+import pytest
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Body,
+    Cookie,
+    Depends,
+    FastAPI,
+    Form,
+    Header,
+    Path,
+    Query,
+    Request,
+    Response,
+    Security,
+    routing,
+)
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader, SecurityScopes
+from fastapi.testclient import TestClient
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import AfterValidator, BaseModel, ConfigDict, Json
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
+
+from app.highload.etags import OnlyIf
+from app.highload.lean import Lean, LeanRoute, why_not_lean
+from app.highload.pagination import Cursor, Limit
+from app.highload.reads.dependencies import Granted, Guard, Opened
+from app.highload.service import Service
+from tests.conftest import lines_of
+
+ROW = "7b5f7a1e-4a3c-4d0e-9d5e-6a7b8c9d0e1f"
+JSON = b"application/json"
+VALID = {"name": "a", "shade": "dark", "inner": {"at": "2026-01-02T03:04:05Z", "numbers": [1, "2"]}}
+# The ways on which endpoints were called.
+WAYS: list[str] = []
+
+
+class Shade(Enum):
+    DARK = "dark"
+    LIGHT = "light"
+
+
+class Inner(BaseModel):
+    at: datetime
+    numbers: list[int] = []
+
+
+class Thing(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, AfterValidator(str.strip)]
+    shade: Shade = Shade.LIGHT
+    inner: Inner | None = None
+
+
+def no_odd(number: int) -> int:
+    if number == 7:
+        raise HTTPException(418, "Seven is not a mistake of the client.")
+    if number % 2:
+        raise ValueError("take an even one")
+    return number
+
+
+def answer(request: Request, *values: object) -> Response:
+    """Answer with all that an endpoint was given, and note the way on which it was called."""
+    frame, names = sys._getframe(), set()
+    while frame.f_back:
+        frame = frame.f_back
+        names.add(frame.f_code.co_name)
+    WAYS.append("FastAPI's" if "run_endpoint_function" in names else "lean")
+    called = getattr(request.state, "called", [])
+    return JSONResponse([*map(repr, values), *called], headers={"X-Path": quote(request.url.path)})
+
+
+def note(request: Request, name: str) -> None:
+    request.state.called = [*getattr(request.state, "called", []), name]
+
+
+async def once(request: Request) -> str:
+    note(request, "once")
+    return "once"
+
+
+async def each_time(request: HTTPConnection, first: Annotated[str, Depends(once)], level: int = 1) -> str:
+    note(request, f"each time {level}")  # type: ignore[arg-type]
+    if level == 3:
+        raise HTTPException(403, "Not on this level.")
+    return first
+
+
+type Add = Callable[[APIRouter], None]
+guard = Guard(APIKeyHeader(name="X-Key", auto_error=False), lambda _: Granted(1))
+
+
+def declare(router: APIRouter) -> None:
+    @router.get("/things")
+    async def many(
+        request: Request,
+        opened: Annotated[object, Depends(Opened("things"))],
+        limit: Limit = 100,
+        cursor: Cursor | None = None,
+        shade: Shade = Shade.DARK,
+        flag: Annotated[bool | None, Query(alias="is-flag")] = None,
+        even: Annotated[int, AfterValidator(no_odd)] = 2,
+        kind: Literal["a", "b"] | None = None,
+        x_level: Annotated[int | None, Header(ge=1)] = None,
+    ) -> Response:
+        return answer(request, opened, limit, cursor, shade, flag, even, kind, x_level)
+
+    @router.post("/things", status_code=201, response_model=Thing, dependencies=[Depends(guard)])
+    async def create(
+        request: Request,
+        one: Annotated[str, Depends(each_time, use_cache=False)],
+        two: Annotated[str, Depends(each_time)],
+        three: Annotated[str, Depends(each_time, use_cache=False)],
+        body: Thing,
+    ) -> Response:
+        return answer(request, one, two, three, body, await request.json())
+
+    @router.get("/things/{thing_id}")
+    async def get(request: Request, thing_id: UUID, when: datetime | None = None) -> JSONResponse:
+        return answer(request, thing_id, when)  # type: ignore[return-value]
+
+    @router.patch("/things/{thing_id}/{number:int}")
+    async def change(
+        request: Request,
+        thing_id: Annotated[str, Path(max_length=36)],
+        number: Annotated[int, Path(le=5, alias="number")],
+        only_if: OnlyIf,
+        body: Annotated[Thing, Body(description="A thing")],
+    ) -> Response:
+        if body.name == "missing":
+            raise HTTPException(404, "There is none.", {"X-Why": "missing"})
+        if body.name == "wrong":
+            raise RequestValidationError([{"loc": ("body",), "msg": "wrong", "type": "wrong"}])
+        if body.name == "error":
+            raise RuntimeError(body.name)
+        return answer(request, thing_id, number, only_if, body)
+
+    @router.delete("/things/{thing_id}", status_code=204)
+    async def delete(request: Request, thing_id: UUID, only_if: OnlyIf, wrong: bool = False) -> None:
+        answer(request)
+        if wrong:
+            return {"id": thing_id}  # type: ignore[return-value]
+
+    @router.put("/things", response_model=Inner, status_code=203)
+    async def put(request: Request, body: Thing) -> Response:
+        answer(request)
+        return body.inner  # type: ignore[return-value]
+
+
+def build(route_class: type[APIRoute], declare: Add = declare) -> FastAPI:
+    app = FastAPI()
+    router = APIRouter(route_class=route_class)
+    declare(router)
+    for route in router.routes:
+        assert isinstance(route, APIRoute)
+        app.router.routes.append(route)
+
+    @app.exception_handler(RequestValidationError)
+    async def tell(_: Request, error: RequestValidationError) -> Response:
+        return Response(repr((error.errors(), error.body, str(error), error.__context__)), 422)
+
+    return app
+
+
+class Asked(NamedTuple):
+    """A request; a body that ends with a word ends with a lost client, or with an error of a middleware."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: Sequence[bytes | str]
+
+
+def ask(app: FastAPI, asked: Asked) -> list[Any]:
+    """Return all messages that answer a request, or the exception."""
+    messages: list[Any] = []
+    chunks = list(asked.body)
+
+    async def receive() -> dict[str, Any]:
+        chunk = chunks.pop(0) if chunks else b""
+        if chunk == "lost":
+            return {"type": "http.disconnect"}
+        if chunk == "refused":
+            raise HTTPException(413, "Too large.")
+        if chunk == "broken":
+            raise RuntimeError("broken")
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": asked.method,
+        "path": asked.path,
+        "query_string": asked.query,
+        "headers": asked.headers,
+        "state": {"things": "opened"},
+    }
+    try:
+        asyncio.run(app(scope, receive, send))
+    except Exception as error:
+        messages.append(repr(error))
+    return messages
+
+
+LEAN, FASTAPIS = build(LeanRoute), build(APIRoute)
+WORDS = st.sampled_from(["", "1", "2", "3", "7", "1001", "true", "off", "dark", "a", "2026-01-02", ROW, "\x00", "é"])
+NAMES = ["limit", "cursor", "shade", "is-flag", "flag", "even", "kind", "level", "when", "wrong", "other"]
+QUERIES = st.lists(st.tuples(st.sampled_from(NAMES), WORDS | st.text(max_size=3)), max_size=4)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS, lambda one: st.lists(one), max_leaves=3
+)
+THINGS = st.fixed_dictionaries(
+    {"name": st.sampled_from([" a ", "missing", "wrong", "error"]) | VALUES},
+    optional={
+        "shade": st.sampled_from(["dark", "light", "grey"]),
+        "inner": st.none() | st.fixed_dictionaries({"at": WORDS}, optional={"numbers": VALUES}),
+        "extra": VALUES,
+    },
+)
+TEXTS = (st.just(VALID) | THINGS | VALUES).map(json.dumps).map(str.encode)
+BODIES = (
+    TEXTS | st.binary(max_size=4) | st.sampled_from([b"", b"[" * 100_000, b'"\\ud800"', b'{"name":"a","name":"b"}'])
+)
+CONTENT_TYPES = st.sampled_from(
+    [
+        *(JSON, JSON, JSON, b"application/json; charset=utf-8", b"application/json;charset=utf-8"),
+        *(b"application/json; charset=utf-16", b"Application/JSON", b"application/problem+json", b"text/plain", b""),
+        *(b"application/x-www-form-urlencoded", b"multipart/form-data", b";", b"\xff"),
+    ]
+)
+FIELDS = st.lists(
+    st.tuples(st.just(b"content-type"), CONTENT_TYPES)
+    | st.tuples(
+        st.sampled_from([b"x-level", b"if-match", b"cookie", b"x-key"]), st.sampled_from([b"1", b'"a"', b"*", b"="])
+    ),
+    max_size=3,
+)
+PATHS = st.sampled_from(
+    [
+        "/things",
+        "/things/",
+        f"/things/{ROW}",
+        "/things/x",
+        f"/things/{ROW}/3",
+        f"/things/{ROW}/9",
+        "/things/é/3",
+        "/none",
+    ]
+)
+REQUESTS = st.builds(
+    Asked,
+    st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]),
+    PATHS,
+    QUERIES.map(urlencode).map(str.encode) | st.sampled_from([b"&&=", b"limit", b"limit=%ff", b"limit=5;a", b"\xff=%"]),
+    st.just([(b"content-type", JSON)]) | FIELDS,
+    st.tuples(BODIES) | st.tuples(TEXTS, TEXTS) | st.tuples(TEXTS, st.sampled_from(["lost", "refused", "broken"])),
+)
+
+
+def post(body: object, query: bytes = b"", path: str = "/things", method: str = "POST") -> Asked:
+    return Asked(method, path, query, [(b"content-type", JSON)], [json.dumps(body).encode()])
+
+
+def get(query: bytes = b"", path: str = "/things", method: str = "GET") -> Asked:
+    return Asked(method, path, query, [], [])
+
+
+SERVED = [
+    get(),
+    get(b"limit=5&limit=6&shade=light&is-flag=1&even=4&kind=b"),
+    get(b"when=2026-01-02", f"/things/{ROW}"),
+    post(VALID),
+    post(VALID, b"level=2"),
+    post(VALID, path=f"/things/{ROW}/3", method="PATCH"),
+    post(VALID, method="PUT"),
+    get(path=f"/things/{ROW}", method="DELETE"),
+]
+
+
+@settings(max_examples=400)
+@given(REQUESTS)
+@example(post({"name": 1}, b"level=x"))
+@example(post(VALID, b"level=3"))
+@example(get(b"even=7&limit=x"))
+@example(get(b"wrong=1", f"/things/{ROW}", "DELETE"))
+@example(post({"name": "a"}, method="PUT"))
+@example(Asked("POST", "/things", b"", [(b"content-type", JSON)], [b"{", "lost"]))
+@example(Asked("POST", "/things", b"", [(b"content-type", JSON)], [b"{", "refused"]))
+def test_both_ways_answer_the_same(asked: Asked) -> None:
+    assert ask(LEAN, asked) == ask(FASTAPIS, asked)
+
+
+@pytest.mark.parametrize("asked", SERVED, ids=str)
+def test_a_valid_request_takes_the_lean_way(asked: Asked) -> None:
+    WAYS.clear()
+    assert ask(LEAN, asked) == ask(FASTAPIS, asked)
+    assert WAYS == ["lean", "FastAPI's"]
+
+
+async def yielding() -> AsyncGenerator[str]:
+    yield "x"
+
+
+def not_async() -> str:
+    return "x"
+
+
+def scopes(scopes: SecurityScopes) -> None:
+    raise NotImplementedError
+
+
+async def awaited() -> str:
+    return "x"
+
+
+async def with_body(body: Thing) -> Thing:
+    return body
+
+
+@wraps(yielding)
+async def wrapped() -> str:
+    return "x"
+
+
+class Method:
+    async def call(self) -> str:
+        return "x"
+
+
+class Filters(BaseModel):
+    limit: int = 1
+
+
+async def returns_model(request: Request) -> Thing:
+    raise NotImplementedError
+
+
+async def returns_anything(request: Request):  # type: ignore[no-untyped-def] # noqa: ANN201
+    raise NotImplementedError
+
+
+async def returns_nothing() -> None:
+    raise NotImplementedError
+
+
+async def returns_one_of_two() -> Response | None:
+    raise NotImplementedError
+
+
+async def streams() -> AsyncGenerator[str]:
+    yield "x"
+
+
+def blocks() -> Response:
+    raise NotImplementedError
+
+
+def taking(annotation: Any, default: Any = ...) -> Callable[..., Any]:
+    """Return an endpoint with one parameter."""
+
+    async def endpoint(x: Any = default) -> Response:
+        return JSONResponse(repr(x))
+
+    if default is ...:
+        endpoint.__defaults__ = None
+    endpoint.__annotations__["x"] = annotation
+    return endpoint
+
+
+GENERAL = {
+    "a sync endpoint": blocks,
+    "a stream": streams,
+    "a model as the answer": returns_model,
+    "no promise": returns_anything,
+    "nothing, and not 204": returns_nothing,
+    "perhaps nothing": returns_one_of_two,
+    "an endpoint that is no function": partial(taking(int), x=1),
+    "a dependency that yields": taking(Annotated[str, Depends(yielding)]),
+    "a sync dependency": taking(Annotated[str, Depends(not_async)]),
+    "a class": taking(Annotated[Method, Depends(Method)]),
+    "a method": taking(Annotated[str, Depends(Method().call)]),
+    "a partial": taking(Annotated[str, Depends(partial(awaited))]),
+    "a wrapper of a generator": taking(Annotated[str, Depends(wrapped)]),
+    "a dependency with a body": taking(Annotated[Thing, Depends(with_body)]),
+    "a dependency with a scope": taking(Annotated[str, Depends(awaited, scope="request")]),
+    "security scopes": taking(Annotated[str, Security(awaited, scopes=["a"])]),
+    "scopes": taking(Annotated[None, Depends(scopes)]),
+    "a response": taking(Response),
+    "background tasks": taking(BackgroundTasks),
+    "a cookie": taking(Annotated[str | None, Cookie()], None),
+    "a list": taking(Annotated[list[int], Query()]),
+    "perhaps a list": taking(Annotated[list[int] | None, Query()], None),
+    "a model of the query": taking(Annotated[Filters, Query()]),
+    "JSON in the query": taking(Annotated[Json[int], Query()]),
+    "a header of several values": taking(Annotated[list[str], Header()]),
+    "any type": taking(Annotated[Any, Query()], 1),
+    "a default that is made": taking(Annotated[str, Query(default_factory=lambda: "x")]),
+    "a default that is validated": taking(Annotated[int, Query(validate_default=True)], "1"),
+    "a form": taking(Annotated[str, Form()]),
+    "a body that is no model": taking(dict[str, int]),
+    "a list of models": taking(list[Thing]),
+    "perhaps a model": taking(Thing | None, None),
+    "an embedded model": taking(Annotated[Thing, Body(embed=True)]),
+    "a part of a body": taking(Annotated[int, Body()]),
+    "a body of another type": taking(Annotated[Thing, Body(media_type="application/x")]),
+}
+NOT_GENERAL = {
+    "a request": taking(Request),
+    "a UUID": taking(UUID),
+    "perhaps a number": taking(int | None, None),
+    "a choice": taking(Literal["a", "b"], "a"),
+    "an enumeration": taking(Annotated[Shade, Query(alias="other")], Shade.DARK),
+    "a header": taking(Annotated[str, Header(alias="X-A")], "x"),
+    "a model": taking(Thing),
+    "an async dependency": taking(Annotated[str, Depends(awaited)]),
+    "what the lifespan opened": taking(Annotated[Any, Depends(Opened("things"))]),
+    "a guard": taking(Annotated[Any, Depends(guard)]),
+}
+ODD = [
+    get(path="/x"),
+    get(b"x=1&x=2&limit=3", "/x"),
+    post(VALID, path="/x"),
+    post({"x": VALID}, path="/x"),
+    post([VALID], path="/x"),
+    post({"x": 1}, path="/x"),
+]
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_what_is_unusual_goes_the_way_of_fastapi(name: str) -> None:
+    apps = []
+    for kind in (LeanRoute, APIRoute):
+        apps.append(build(kind, lambda router: router.add_api_route("/x", GENERAL[name], methods=["GET", "POST"])))
+    route = apps[0].routes[-1]
+    assert isinstance(route, LeanRoute)
+    assert why_not_lean(route) is not None
+    assert not isinstance(route.get_route_handler(), Lean)
+    for asked in ODD:
+        assert ask(apps[0], asked) == ask(apps[1], asked)
+
+
+@pytest.mark.parametrize("name", NOT_GENERAL)
+def test_what_is_usual_does_not(name: str) -> None:
+    apps = []
+    for kind in (LeanRoute, APIRoute):
+        apps.append(build(kind, lambda router: router.add_api_route("/x", NOT_GENERAL[name], methods=["GET", "POST"])))
+    route = apps[0].routes[-1]
+    assert isinstance(route, LeanRoute)
+    assert why_not_lean(route) is None
+    assert isinstance(route.get_route_handler(), Lean)
+    for asked in ODD:
+        if name != "a request":
+            assert ask(apps[0], asked) == ask(apps[1], asked)
+
+
+def included() -> tuple[FastAPI, APIRoute]:
+    """Return an application that includes a router with a prefix and a dependency, and its route."""
+    router = APIRouter(route_class=LeanRoute)
+
+    @router.get("/word")
+    async def word(request: Request, said: Annotated[str, Depends(awaited)]) -> Response:
+        return answer(request, said)
+
+    app = FastAPI()
+    app.include_router(router, prefix="/a", dependencies=[Depends(once)])
+    route = router.routes[0]
+    assert isinstance(route, APIRoute)
+    return app, route
+
+
+def test_a_router_brings_its_dependencies() -> None:
+    WAYS.clear()
+    assert TestClient(included()[0]).get("/a/word").json() == ["'x'", "once"]
+    assert WAYS == ["lean"]
+
+
+def test_a_dependency_is_overridden_and_set_back() -> None:
+    app, _ = included()
+    WAYS.clear()
+    client = TestClient(app)
+    client.get("/a/word")
+    app.dependency_overrides[awaited] = lambda: "y"
+    assert client.get("/a/word").json() == ["'y'", "once"]
+    app.dependency_overrides.clear()
+    assert client.get("/a/word").json() == ["'x'", "once"]
+    assert WAYS == ["lean", "FastAPI's", "lean"]
+
+
+def test_a_dependency_that_is_added_later_is_called() -> None:
+    async def refuse() -> None:
+        raise HTTPException(403)
+
+    app = build(LeanRoute)
+    for route in app.routes:
+        if isinstance(route, LeanRoute):
+            route.dependant.dependencies.append(
+                routing.get_parameterless_sub_dependant(depends=Depends(refuse), path="/")
+            )  # type: ignore[attr-defined]
+    for asked in SERVED:
+        assert ask(app, asked)[0]["status"] == 403
+
+
+@pytest.mark.parametrize("name", ["solve_dependencies", "run_endpoint_function"])
+def test_an_agent_sees_each_request(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some agents replace a function of FastAPI, after the routes are made or before."""
+    seen: list[str] = []
+    original: Callable[..., Any] = vars(routing)[name]
+
+    async def spy(**options: Any) -> Any:
+        seen.append(name)
+        return await original(**options)
+
+    monkeypatch.setattr(routing, name, spy)
+    assert ask(LEAN, SERVED[0]) == ask(FASTAPIS, SERVED[0])
+    assert len(seen) == 2
+
+
+def test_another_release_of_fastapi_serves_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(limit_concurrency=10, max_body_bytes=1000, max_waiting=10)
+    service.include_router(APIRouter(route_class=LeanRoute))
+    monkeypatch.setattr(fastapi, "__version__", "0.999.0")
+    app, route = included()
+    service.include_router(app.router)
+    WAYS.clear()
+    with lines_of("app.highload.lean") as lines, TestClient(service) as client:
+        client.get("/a/word")
+    assert WAYS == ["FastAPI's"]
+    assert why_not_lean(route) == "it was tested with FastAPI 0.165.*, and this is 0.999.0"
+    assert len(lines) == 1
+    assert "0.999.0" in lines[0]
+
+
+def test_a_dependency_is_not_called_twice() -> None:
+    """Not even when the request turns out to be wrong."""
+    calls: list[str] = []
+
+    async def count() -> None:
+        calls.append("x")
+
+    def declare(router: APIRouter) -> None:
+        @router.get("/x", dependencies=[Depends(count)])
+        async def endpoint(x: Annotated[int, AfterValidator(no_odd)]) -> Response:
+            return Response()
+
+    app = build(LeanRoute, declare)
+    for query in (b"x=2", b"x=3", b"x=7", b""):
+        ask(app, get(query, "/x"))
+        assert calls == ["x"]
+        calls.clear()
