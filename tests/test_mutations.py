@@ -1856,6 +1856,22 @@ MUTATIONS += [
         "Connection'> is HttpToolsProtocol",
     ),
     Mutation(
+        "an untested FastAPI serves every route itself",
+        "app/highload/lean.py",
+        "    if not fastapi.__version__.startswith(TESTED_WITH):\n        yield ",
+        "    if False:\n        yield ",
+        "highload/test_lean.py::test_another_release_of_fastapi_serves_itself",
+        "['lean'] == ",
+    ),
+    Mutation(
+        "a dependency that is added to a route later is called",
+        "app/highload/lean.py",
+        "            if dependant.call is not call or dependant.dependencies != dependencies:\n",
+        "            if False:\n",
+        "highload/test_lean.py::test_a_dependency_that_is_added_later_is_called",
+        "assert 200 == 403",
+    ),
+    Mutation(
         "a middleware sees each request",
         SERVER,
         "    for layer in service.user_middleware:\n",

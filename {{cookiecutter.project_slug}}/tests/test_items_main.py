@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from starlette.middleware.cors import CORSMiddleware
 
 from app.config import Settings
+from app.highload.lean import LeanRoute, why_not_lean
 from app.highload.reads.dependencies import Opened
 from app.highload.service import Service
 from app.main import app as served
@@ -34,6 +36,14 @@ def client(app: Service) -> Iterator[TestClient]:
 
 def test_what_is_served_is_a_fastapi_application() -> None:
     assert isinstance(served, FastAPI)
+
+
+def test_every_route_is_served_lean() -> None:
+    own = [route for route in served.routes if isinstance(route, APIRoute) and route.path.startswith("/items")]
+    assert len(own) == 5
+    for route in own:
+        assert isinstance(route, LeanRoute), route.name
+        assert why_not_lean(route) is None, route.name
 
 
 def test_a_test_client_reads_and_writes(client: TestClient) -> None:
