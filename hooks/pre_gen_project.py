@@ -196,7 +196,7 @@ def files_that_git_does_not_keep() -> Iterator[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     # What the project ignores is in it as well, because the file of a user may be there whose place the template takes.
     excluded = [f"--exclude={name}" for name in sorted(LEFT_ALONE | MADE_BY_TOOLS)]
-    changed = ["git", "diff", "--name-only", "--no-ext-diff", "--relative", "-z", "HEAD", "--", "."]
+    changed = ["git", "diff", "--name-only", "--no-ext-diff", "--diff-filter=d", "--relative", "-z", "HEAD", "--", "."]
     others = ["git", "ls-files", "--others", "-z", *excluded]
     for command in (changed, others):
         try:
