@@ -21,9 +21,8 @@ from cookiecutter.main import cookiecutter
 
 from tests.commits import AUTHOR, commit_all
 from tests.conftest import clean_environment, install, make, options_for_tests
-from tests.executed import executes
 from tests.test_recipes import carry_out
-from tests.variants import CONTEXT, QUESTIONS, ROOT, SLUG, TEMPLATE, core_variants, features, is_fullest, name_of
+from tests.variants import CONTEXT, QUESTIONS, ROOT, SLUG, TEMPLATE, core_variants, features, name_of
 
 TOOLS = Path(sys.executable).parent
 CRUFT = str(TOOLS / "cruft")
@@ -31,9 +30,25 @@ ADDRESS = "https://github.com/org/cookiecutter-fastapi-highload"
 VERSION: str = CONTEXT["_version"]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 # The commit of each release, the newest first.
-RELEASES: dict[str, str] = dict(re.findall(rf"^\[([\d.]+)\]: {ADDRESS}/commit/([0-9a-f]{{40}})$", CHANGELOG, re.MULTILINE))
-# Each command of a rendered project's docs/update.md, with the test that executes it.
-EXECUTED: dict[str, Callable[..., None]] = {}
+RELEASES: dict[str, str] = dict(
+    re.findall(rf"^\[([\d.]+)\]: {ADDRESS}/commit/([0-9a-f]{{40}})$", CHANGELOG, re.MULTILINE)
+)
+
+# The commands of a rendered project's docs/update.md.
+CREATE = f"uvx cruft create {ADDRESS}"
+ANSWERS = (
+    'import json, tomllib; print(json.dumps(tomllib.load(open("pyproject.toml", "rb"))["tool"]["cruft"]["answers"]))'
+)
+LINK = f"""uvx cruft link {ADDRESS} --checkout {VERSION} --no-input --extra-context "$(python3 -c '{ANSWERS}')\""""
+CHECK = "uvx cruft check"
+DIFF = "uvx cruft diff"
+UPDATE = 'uvx cruft update --checkout "$RELEASE"'
+CONFLICTS = "git diff --name-only --diff-filter=U"
+UNDO = ("git reset --hard", "git clean -d --force")
+SWITCHES = {
+    answer: f"uvx cruft update --checkout {VERSION} --variables-to-update '{{\"caching\": {answer}}}'"
+    for answer in ("true", "false")
+}
 
 # What comes with the next release, beside what this repository has: for each file the text, and what takes its place.
 COMES: dict[str, tuple[str, str]] = {
@@ -68,11 +83,17 @@ WRITES: dict[str, tuple[str, str]] = {
     "app/config.py": (SETTING, f"{SETTING}    most_names: PositiveInt = 10\n"),
     "app/routes/items.py": ("def found(", f"{ROUTE}def found("),
     "docker-compose.yml": ("    MAX_WAITING:\n", "    MAX_WAITING:\n    MOST_NAMES:\n"),
-    "docs/settings.md": ("| `MAX_WAITING` |", "| `MOST_NAMES` | 10 | names that a client may ask for |\n| `MAX_WAITING` |"),
+    "docs/settings.md": (
+        "| `MAX_WAITING` |",
+        "| `MOST_NAMES` | 10 | names that a client may ask for |\n| `MAX_WAITING` |",
+    ),
     "pyproject.toml": ('    "aiosqlite', '    "a-package-of-ours>=1,<2",\n    "aiosqlite'),
     "requirements.txt": ("\naiosqlite==", f"\na-package-of-ours==1.0 \\\n    --hash=sha256:{'0' * 64}\naiosqlite=="),
 }
 RECIPES = ("Add a column", "Add a second resource")
+# The tests of what all this changes, for the variants of which not all tests run.
+TESTS = [f"tests/test_{name}.py" for name in ("config", "items", "items_main", "items_reads", "price", "reviews")]
+DEFAULTS = {name: QUESTIONS[name] for name in features()}
 
 
 class Upstream(NamedTuple):
@@ -123,7 +144,9 @@ needs_history = pytest.mark.skipif(bool(missing_history()), reason=missing_histo
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Upstream:
     """The template as its users reach it, with what is not committed yet."""
     here = tmp_path_factory.mktemp("upstream") / "template"
-    shutil.copytree(ROOT, here, ignore=shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache", "*.db"))
+    shutil.copytree(
+        ROOT, here, ignore=shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache", "*.db")
+    )
     if missing_history():
         commit_all(here)
     else:
@@ -271,5 +294,129 @@ def test_an_update_keeps_what_the_user_wrote(
         if name.endswith(".py"):
             compile(text, name, "exec")
     assert COMES_ANEW in merged
-    tested = make(project, "test", "--assume-old=.venv/dev", PYTEST_ADDOPTS=options_for_tests(variant))
-    assert " passed" in tested.stdout
+    # The engine is that of a fresh project, whose tests run elsewhere: one variant runs them here as well.
+    tests = options_for_tests(variant) if variant == DEFAULTS else " ".join(TESTS)
+    assert " passed" in make(project, "test", "--assume-old=.venv/dev", PYTEST_ADDOPTS=tests).stdout
+
+
+def test_an_update_merges_and_leaves_the_secrets_alone(upstream: Upstream, tmp_path: Path) -> None:
+    project = create(upstream, tmp_path, "main")
+    environment, secrets = (project / ".env").read_bytes(), secrets_of(project)
+    assert "diff --git" not in run(project, CRUFT, "diff")
+    ours = project / "Makefile"
+    text = ours.read_text(encoding="utf-8")
+    replace(project, {"Makefile": WRITES["Makefile"]})
+    commit_all(project)
+    printed = update(project, "--checkout", upstream.next_one)
+    assert_merged(project, printed, secrets=secrets, environment=environment)
+    for edits in (WRITES, COMES):
+        text = text.replace(*edits["Makefile"])
+    assert ours.read_text(encoding="utf-8") == text
+
+
+def execute(
+    template: Path, project: Path, command: str, *, typed: str = "", status: int = 0, **environment: str
+) -> str:
+    """Execute a command of the document, with a template on this disk and the tools that are installed."""
+    here = command.removeprefix("uvx ").replace(ADDRESS, shlex.quote(str(template)))
+    path = {"PATH": f"{TOOLS}:{clean_environment()['PATH']}"}
+    return run(project, "sh", "-c", here, typed=typed, status=status, **path, **environment)
+
+
+def test_cruft_asks_what_cookiecutter_asks(upstream: Upstream, tmp_path: Path) -> None:
+    execute(upstream.directory, tmp_path, CREATE, typed="\n" * len(QUESTIONS))
+    noted = json.loads((tmp_path / SLUG / ".cruft.json").read_text(encoding="utf-8"))
+    assert noted["commit"] == git(upstream.directory, "rev-parse", "main").strip()
+
+
+@pytest.mark.slow
+def test_a_project_that_cruft_did_not_make_is_linked_and_updated(upstream: Upstream, tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    git(tmp_path, "clone", "--quiet", "--branch", "main", str(upstream.directory), str(template))
+    answers = {"project_name": 'The "Best" Shop', "resource": "order", "license": "Proprietary", "caching": False}
+    made = cookiecutter(str(template), no_input=True, output_dir=str(tmp_path), extra_context=answers)
+    project = Path(made)
+    commit_all(project)
+    secrets, environment = secrets_of(project), (project / ".env").read_bytes()
+    execute(template, project, LINK)
+    commit_all(project)
+    execute(template, project, CHECK)
+    assert "diff --git" not in execute(template, project, DIFF)
+
+    setting, ours, theirs = "SECONDS ?= 10\n", "SECONDS ?= 12\n", COMES["Makefile"][1]
+    replace(project, {"Makefile": (setting, ours), "README.md": ("# The ", "# Our ")})
+    commit_all(project)
+    shown = execute(template, project, DIFF)
+    assert "-# Our " in shown
+    git(template, "switch", "--quiet", upstream.next_one)
+    execute(template, project, CHECK, status=1)
+
+    # Both changed the same line.
+    printed = execute(template, project, UPDATE, typed="y\n", RELEASE=upstream.next_one)
+    assert_merged(project, shown + printed, secrets=secrets, environment=environment)
+    assert execute(template, project, CONFLICTS) == "Makefile\n"
+    both = (project / "Makefile").read_text(encoding="utf-8")
+    assert re.search(f"^<<<<<<<.*\n{re.escape(ours)}=======\n{re.escape(theirs)}>>>>>>>", both, re.MULTILINE)
+    assert (project / "README.md").read_text(encoding="utf-8").startswith("# Our ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feature", features())
+def test_an_answer_can_be_changed_and_changed_back(feature: str, upstream: Upstream, tmp_path: Path) -> None:
+    project = create(upstream, tmp_path / "project", "main", **dict.fromkeys(features(), True))
+    environment, secrets, before = (project / ".env").read_bytes(), secrets_of(project), files_of(project)
+    without = {name: name != feature for name in features()}
+    for answer in ("false", "true"):
+        command = SWITCHES[answer].replace("caching", feature)
+        printed = execute(upstream.directory, project, command, typed="y\n")
+        assert_merged(project, printed, secrets=secrets, environment=environment)
+        commit_all(project)
+        fresh = before if answer == "true" else files_of(create(upstream, tmp_path / "fresh", "main", **without))
+        assert files_of(project) == fresh
+
+
+def prepare(project: Path) -> None:
+    """Do what the changelog says for a project of 0.1.0."""
+    noted = json.loads((project / ".cruft.json").read_text(encoding="utf-8"))
+    (project / ".cruft.json").write_text(json.dumps(noted | {"skip": [".env"]}), encoding="utf-8")
+    commit_all(project)
+
+
+@pytest.mark.slow
+@needs_history
+def test_a_project_of_the_first_release_is_updated(upstream: Upstream, tmp_path: Path) -> None:
+    project = create(upstream, tmp_path, RELEASES["0.1.0"])
+    environment, secrets = (project / ".env").read_bytes(), secrets_of(project)
+    edits = {
+        "README.md": ("## ", "Ours.\n\n## "),
+        "app/models.py": ("Mapped[str]", "Mapped[str | None]"),
+        "app/routes.py": ('"""', '"""Ours: '),
+        "docker-compose.yml": ("restart: unless-stopped", "restart: always"),
+        "requirements.txt": ("\nalembic==", "\na-package-of-ours==1.0\nalembic=="),
+    }
+    replace(project, edits)
+    prepare(project)
+    assert "Failed to apply" in update(project), "the template has no app/routes.py any more, and ours is changed"
+
+    for command in UNDO:
+        execute(upstream.directory, project, command)
+    git(project, "mv", "app/routes.py", "app/our_routes.py")
+    commit_all(project)
+    printed = update(project)
+    assert_merged(project, printed, secrets=secrets, environment=environment)
+    assert conflicts(project) <= {*edits}
+    assert of_every_file("\n<<<<<<< ", files_of(project)).keys() == conflicts(project)
+    assert files_of(project).keys() >= files_of(create(upstream, tmp_path / "fresh", "main")).keys()
+    assert '"""Ours: ' in (project / "app/our_routes.py").read_text(encoding="utf-8")
+    assert "restart: always" in (project / "docker-compose.yml").read_text(encoding="utf-8")
+
+
+# Each command of a rendered project's document, with the test that executes it.
+EXECUTED: dict[str, Callable[..., None]] = {
+    CREATE: test_cruft_asks_what_cookiecutter_asks,
+    **dict.fromkeys(
+        (LINK, CHECK, DIFF, UPDATE, CONFLICTS), test_a_project_that_cruft_did_not_make_is_linked_and_updated
+    ),
+    **dict.fromkeys(SWITCHES.values(), test_an_answer_can_be_changed_and_changed_back),
+    **dict.fromkeys(UNDO, test_a_project_of_the_first_release_is_updated),
+}
