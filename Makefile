@@ -29,6 +29,10 @@ test-all: test ## Then every slow test: recipes, mutations, stacks in Docker; an
 variants: .venv/done ## Write docs/variants.md from the reports of `make test-all`
 	$(BIN)/python -m tests.checks
 
+.PHONY: recording
+recording: .venv/done ## Type the first steps of a user into a terminal, and write docs/first-steps.md (ONLY=questions: measure nothing)
+	$(BIN)/python -m tools.recording $(ONLY)
+
 # The jobs of the workflows. Together they run what `make test-all` runs; ANSWERS in the environment names one variant.
 TESTS_OF_VARIANTS := $(patsubst %,tests/test_%.py,floors lint names recipes variants)
 TESTS_OF_STACKS := tests/test_stack.py tests/test_drills.py

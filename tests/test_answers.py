@@ -152,7 +152,7 @@ def test_a_good_slug_is_accepted(tmp_path: Path, slug: str) -> None:
 def test_the_answers_can_be_typed(tmp_path: Path) -> None:
     typed = "\n".join(["Shop", "", "gadget", "", "", "", "2", "1", "auto", "n", "y", "y", "2", "2"]) + "\n"
     done = run_cookiecutter(tmp_path, str(ROOT), typed=typed)
-    project = tmp_path / "shop"
+    project = tmp_path / "shop-service"
     assert_rendered(done, project)
     assert "Gunicorn workers: 1 to 64, or auto" in done.stdout
     assert "Apache 2.0: like MIT, with a patent grant" in done.stdout

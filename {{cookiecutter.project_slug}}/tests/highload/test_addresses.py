@@ -197,7 +197,12 @@ def test_a_character_that_clients_read_differently_is_refused(character: str) ->
     assert "secret" not in str(refused.value)
 
 
-@hypothesis.given(st.text(st.sampled_from("aZ0%4023/@?#:;&=+$,[]!~^<>\\ |{}`'\"\té\u3000"), min_size=1))
+UNDERSTOOD = "aZ0%4023:;&=+$,!~^<>|{}`'\"é"
+REFUSED = "/@?#[]\\ \t\u3000"
+
+
+# Of texts with any of these, most are refused, so that few would be tried.
+@hypothesis.given(st.text(UNDERSTOOD, min_size=1) | st.text(UNDERSTOOD + REFUSED, min_size=1))
 def test_clients_agree_about_the_password(password: str) -> None:
     try:
         database = addresses.database_url(f"postgres://u:{password}@h/1")
