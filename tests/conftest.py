@@ -138,7 +138,7 @@ def make(
 
 def options_for_tests(variant: Mapping[str, Any]) -> str:
     """Return what to leave out of the tests of a variant: those of the load test are the same in every one."""
-    return "" if is_fullest(variant) else "--ignore=tests/test_loadtest.py"
+    return "" if is_fullest(variant) else "--ignore-glob=tests/test_loadtest*.py"
 
 
 def docker_is_there() -> bool:

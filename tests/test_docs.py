@@ -49,6 +49,7 @@ EXECUTED_ELSEWHERE = {
     f"{CLUSTER} up -d --wait db": CLUSTERS,
     f"{CLUSTER} exec standby sh /docker-entrypoint-initdb.d/standby.sh": CLUSTERS,
     "make load": test_load.report,
+    "make load RATE=500": test_load.open_loop,
     "make soak": test_drills.test_a_soak_loses_or_doubles_no_item,
     test_variants.MAKE_A_KEY: test_variants.test_a_guarded_service_keeps_to_its_openapi_document,
     "make lint": test_lint.test_the_variant_is_clean,

@@ -2662,6 +2662,30 @@ MUTATIONS += [
         "test_items_release.py::test_a_release_that_does_not_start_leaves_the_old_one",
         "Error",
     ),
+    Mutation(
+        "the latency of an open loop holds the wait for a connection",
+        "loadtest/open_loop.py",
+        "                connection = await self._connection()\n",
+        "                due, connection = time.monotonic(), await self._connection()\n",
+        "test_loadtest_open_loop.py::test_a_latency_counts_from_the_time_at_which_its_request_was_due",
+        ">= ((20 * 0.05) -",
+    ),
+    Mutation(
+        "a client of an open loop says how often it was late",
+        "loadtest/open_loop.py",
+        "        self.late += delay >= LATE\n",
+        "",
+        "test_loadtest_open_loop.py::test_a_client_that_is_late_says_so",
+        "assert 0 >= 5",
+    ),
+    Mutation(
+        "what lies within the noise of two runs gets no arrow",
+        "loadtest/noise.py",
+        "    limit = STUDENT[int(freedom) - 1] * math.sqrt(sum(parts))\n",
+        "    limit = 0.0\n",
+        "test_loadtest_noise.py::test_runs_that_are_alike_hardly_ever_get_an_arrow",
+        "assert 500 <=",
+    ),
 ]
 
 # Clients of two processes notice these: no order of their requests explains the answers.

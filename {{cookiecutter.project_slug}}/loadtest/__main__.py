@@ -1,6 +1,7 @@
 """Load the service on this machine and write loadtest/report.html: python -m loadtest."""
 
 import argparse
+import functools
 import shutil
 import signal
 import sys
@@ -8,17 +9,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadtest import client, hey, wrk
+from loadtest import client, hey, open_loop, wrk
+from loadtest.machine import commit, load_average, this_machine
 from loadtest.process import Tick
 from loadtest.report import page
-from loadtest.results import CannotLoad, Machine, Measurement, Run, last, save
-from loadtest.service import address_of, workloads
-from loadtest.text import PERCENTILES, count, duration
+from loadtest.results import CannotLoad, Measurement, Run, last, save
+from loadtest.service import address_of, service_at, workloads
+from loadtest.text import behind, count, percent, punctuality, times
 
 PLACE = Path(__file__).parent
 REPORT = PLACE / "report.html"
 RESULTS = PLACE / "results"
 INTERRUPTED = 130
+HIGHEST_RATE = 100_000
 
 type Load = Callable[..., Measurement]
 
@@ -34,17 +37,28 @@ def positive(text: str) -> int:
     return number
 
 
+def rate_of(text: str) -> int | None:
+    """Return the requests a second of an open loop, or None for a closed one. Raises CannotLoad for anything else."""
+    if not text:
+        return None
+    if text.isdecimal() and len(text) <= len(str(HIGHEST_RATE)) and 1 <= int(text) <= HIGHEST_RATE:
+        return int(text)
+    raise CannotLoad(f"RATE={text} is not a whole number of requests a second from 1 to {HIGHEST_RATE}.")
+
+
 def main() -> int:
     """Load the service, and return 0 when every request was answered without an error."""
     parser = argparse.ArgumentParser(prog="make load", description="Load the service on this machine.")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the service answers")
     parser.add_argument("--seconds", type=positive, default=10, help="how long each workload lasts")
     parser.add_argument("--connections", type=positive, default=100, help="how many requests are under way at a time")
+    parser.add_argument("--rate", default="", help="requests a second, due whether or not those before are answered")
     arguments = parser.parse_args()
     # So that the programs that send the load end with this one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run, previous = load(arguments.url, connections=arguments.connections, seconds=arguments.seconds)
+        rate = rate_of(arguments.rate)
+        run, previous = load(arguments.url, rate=rate, connections=arguments.connections, seconds=arguments.seconds)
     except CannotLoad as error:
         print(error, file=sys.stderr)
         return 1
@@ -56,24 +70,34 @@ def main() -> int:
     for measurement in run.measurements:
         for reason, number in measurement.errors.items():
             print(f"{measurement.request}: {count(number, 'error')}, {reason}.", file=sys.stderr)
+        if (schedule := measurement.schedule) and (remedy := behind(schedule)):
+            print(f"{measurement.request}: {punctuality(schedule)} {remedy}", file=sys.stderr)
     print(f"The report is {REPORT.relative_to(Path.cwd(), walk_up=True)}.")
     return 1 if run.errors else 0
 
 
-def load(url: str, *, connections: int, seconds: int) -> tuple[Run, Run | None]:
-    """Return the measurements of every workload, and the run before if there was one."""
+def load(url: str, *, connections: int, seconds: int, rate: int | None = None) -> tuple[Run, Run | None]:
+    """Return the measurements of every workload, and the run before of the same kind if there was one."""
     address = address_of(url)
-    previous = last(RESULTS)
+    previous = last(RESULTS, open_loop=rate is not None)
     to_send = workloads(address)
-    loads = {method: available(*tool) for method, tool in TOOLS.items()}
+    service = service_at(address)
+    if rate is None:
+        loads = {method: available(*tool) for method, tool in TOOLS.items()}
+    else:
+        loads = dict.fromkeys(TOOLS, functools.partial(open_loop.load, rate=rate))
     began = datetime.now(UTC)
+    load_averages = [load_average()]
     measurements = []
     for workload in to_send:
         tick = ticker(workload.request, seconds)
         measurement = loads[workload.method](address, workload, connections=connections, seconds=seconds, tick=tick)
         print(summary(measurement), flush=True)
         measurements.append(measurement)
-    return Run(began, address, connections, seconds, Machine(), measurements), previous
+    load_averages.append(load_average())
+    machine = this_machine()
+    run = Run(began, address, connections, seconds, machine, measurements, rate, service, commit(), load_averages)
+    return run, previous
 
 
 def available(tool: str, load_with_tool: Load) -> Load:
@@ -102,11 +126,10 @@ def ticker(request: str, seconds: int) -> Tick:
 
 def summary(measurement: Measurement) -> str:
     """Return a line about a workload, which overwrites its progress."""
-    errors = count(sum(measurement.errors.values()), "error")
     start = "\r" if sys.stderr.isatty() else ""
-    latencies = measurement.percentiles
-    times = "".join(f"{name} {duration(latencies[key]):>8}  " for key, name in PERCENTILES.items() if latencies)
-    return f"{start}{measurement.request:<16}{measurement.rate:>9,.0f} requests/s  {times}{errors}, {measurement.tool}"
+    latencies = "".join(f"{name} {value:>8}  " for name, value in times(measurement.percentiles))
+    rate = f"{measurement.rate:>9,.0f} requests/s {percent(measurement.error_rate):>7} errors"
+    return f"{start}{measurement.request:<16}{rate}  {latencies}{measurement.tool}"
 
 
 if __name__ == "__main__":

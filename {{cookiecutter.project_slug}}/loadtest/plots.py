@@ -1,4 +1,4 @@
-"""Plots of a measurement in SVG: a histogram of latencies, and throughput over time.
+"""Plots of a measurement in SVG: a histogram of latencies, and throughput and the slowest answers over time.
 
 They have no colours and fonts of their own: their classes get them from the style of the page.
 """
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from loadtest.results import INTERVAL, Measurement
+from loadtest.results import INTERVAL, Measurement, Series
 from loadtest.text import PERCENTILES, duration
 
 WIDTH, HEIGHT = 440, 240
@@ -16,6 +16,9 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 414, 36, 198
 BINS_PER_DECADE = 10
 MOST_TICKS = 5
 WIDTH_OF_A_NAME = 30
+# Percentiles whose course is shown, and the classes of their lines.
+TAILS = {"99": "line", "99.9": "line rare", "100": "slowest"}
+WIDTH_OF_A_KEY = 70
 # Of a logarithmic axis: the ticks within a decade, for the decades that it shows at most.
 FACTORS = {2.0: (1, 2, 5), 3.5: (1, 3), math.inf: (1,)}
 
@@ -84,18 +87,42 @@ def throughput(measurement: Measurement, previous: Measurement | None) -> str:
         f"Throughput of {measurement.request} over {length:g} seconds: between {min(measurement.timeline):,.0f} "
         f"and {max(measurement.timeline):,.0f} requests a second."
     )
-    _, second = ceiling(length)
-    seconds = [number * second for number in range(int(length / second) + 1)]
     area = f"{path(bars, across, up)} V{BOTTOM} H{LEFT} Z"
     return drawing(
         label,
         [
             *value_axis(up, top, step, "requests/s"),
-            *(tick(across(number), f"{number:g}") for number in seconds),
-            axis_name("seconds since the start"),
+            *time_axis(across, length),
             f'<path class="area" d="{area}"/>',
             steps(outline, across, up, "previous"),
             steps(bars, across, up, "line"),
+        ],
+    )
+
+
+def tails(measurement: Measurement, previous: Measurement | None) -> str:
+    """Return the percentiles p99 and p99.9 and the slowest answers over time, on a logarithmic scale."""
+    series = {name: measurement.series[name] for name in TAILS if name in measurement.series}
+    outline = previous.series.get("99") if previous else None
+    drawn = [*series.values(), *([outline] if outline else [])]
+    least, most = decades([value for one in drawn for value in one.values])
+    up = Scale(least, most, BOTTOM, TOP)
+    length = max(one.step * len(one.values) for one in drawn)
+    across = Scale(0, length, LEFT, RIGHT)
+    parts = [
+        f"{PERCENTILES[name]} between {duration(min(one.values))} and {duration(max(one.values))}"
+        for name, one in series.items()
+    ]
+    return drawing(
+        f"Latency of {measurement.request} over {length:g} seconds: {', '.join(parts)}.",
+        [
+            *latency_grid(up, least, most),
+            '<text class="unit" x="0" y="11">latency</text>',
+            *time_axis(across, length),
+            course(outline, across, up, "previous") if outline else "",
+            *(dots(one, across, up) for name, one in series.items() if name == "100"),
+            *(course(one, across, up, TAILS[name]) for name, one in series.items() if name != "100"),
+            *keys(list(series)),
         ],
     )
 
@@ -150,15 +177,36 @@ def value_axis(up: Scale, top: float, step: float, name: str) -> list[str]:
     ]
 
 
-def latency_axis(across: Scale, least: float, most: float) -> list[str]:
-    """Return ticks at 1, 2 and 5 of each decade, or at fewer of them where they would stand too close."""
+def latency_ticks(least: float, most: float) -> list[tuple[float, float]]:
+    """Return logarithm and latency at 1, 2 and 5 of each decade, or at fewer where they would stand too close."""
     exponents = range(math.floor(least), math.ceil(most) + 1)
     factors = next(factors for decades_shown, factors in FACTORS.items() if most - least <= decades_shown)
     ticks = [(math.log10(factor) + exponent, factor * 10.0**exponent) for exponent in exponents for factor in factors]
+    return [(place, latency) for place, latency in ticks if least <= place <= most]
+
+
+def latency_axis(across: Scale, least: float, most: float) -> list[str]:
+    """Return ticks at round latencies."""
     return [
-        *(tick(across(place), tick_name(latency)) for place, latency in ticks if least <= place <= most),
+        *(tick(across(place), tick_name(latency)) for place, latency in latency_ticks(least, most)),
         axis_name("latency, on a logarithmic scale"),
     ]
+
+
+def latency_grid(up: Scale, least: float, most: float) -> list[str]:
+    """Return horizontal gridlines at round latencies of a logarithmic scale."""
+    return [
+        f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{up(place):.1f}" y2="{up(place):.1f}"/>'
+        f'<text class="value" x="{LEFT - 8}" y="{up(place) + 4:.1f}">{tick_name(latency)}</text>'
+        for place, latency in latency_ticks(least, most)
+    ]
+
+
+def time_axis(across: Scale, length: float) -> list[str]:
+    """Return ticks at round numbers of seconds."""
+    _, step = ceiling(length)
+    seconds = [number * step for number in range(int(length / step) + 1)]
+    return [*(tick(across(number), f"{number:g}") for number in seconds), axis_name("seconds since the start")]
 
 
 def tick_name(latency: float) -> str:
@@ -200,6 +248,44 @@ def path(bars: Sequence[Bar], across: Scale, up: Scale) -> str:
     """Return the commands that draw the upper edge of bars."""
     places = (f"V{up(bar.value):.1f} H{across(bar.end):.1f}" for bar in bars)
     return f"M{across(bars[0].begin):.1f} {BOTTOM} " + " ".join(places)
+
+
+def logarithmic(series: Series) -> list[Bar]:
+    """Return the logarithms of latencies over time."""
+    return [
+        Bar(number * series.step, (number + 1) * series.step, math.log10(max(value, 1e-6)))
+        for number, value in enumerate(series.values)
+    ]
+
+
+def course(series: Series, across: Scale, up: Scale, style: str) -> str:
+    """Return the latencies over time as a line of steps."""
+    bars = logarithmic(series)
+    places = (f"V{up(bar.value):.1f} H{across(bar.end):.1f}" for bar in bars)
+    return f'<path class="{style}" d="M{across(0):.1f} {up(bars[0].value):.1f} {" ".join(places)}"/>'
+
+
+def dots(series: Series, across: Scale, up: Scale) -> str:
+    """Return a dot for each latency."""
+    return "".join(
+        f'<circle class="slowest" cx="{across((bar.begin + bar.end) / 2):.1f}" cy="{up(bar.value):.1f}" r="2.5"/>'
+        for bar in logarithmic(series)
+    )
+
+
+def keys(names: Sequence[str]) -> list[str]:
+    """Return a sample of each line and its name, above the plot."""
+    places = [RIGHT - WIDTH_OF_A_KEY * (len(names) - number) + 10 for number in range(len(names))]
+    samples = [
+        f'<circle class="slowest" cx="{place + 10}" cy="12" r="2.5"/>'
+        if name == "100"
+        else f'<path class="{TAILS[name]}" d="M{place} 12 h20"/>'
+        for name, place in zip(names, places, strict=True)
+    ]
+    texts = [
+        f'<text x="{place + 26}" y="16">{PERCENTILES[name]}</text>' for name, place in zip(names, places, strict=True)
+    ]
+    return [*samples, *texts]
 
 
 def drawing(label: str, parts: Sequence[str]) -> str:

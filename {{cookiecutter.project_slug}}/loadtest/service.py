@@ -1,6 +1,7 @@
 """The service under load: that it is on this machine, that it answers, and the requests to send."""
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import httpx2
 
 from loadtest import resource
 from loadtest.resource import PATH
-from loadtest.results import CannotLoad
+from loadtest.results import CannotLoad, Service
 
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 ITEMS_ON_A_PAGE = 100
@@ -76,6 +77,18 @@ def workloads(url: str) -> list[Workload]:
         Workload("Single items", f"GET {PATH}/" + "{id}", "GET", paths),
         Workload("New items", f"POST {PATH}", "POST", [PATH], NEW_ITEM),
     ]
+
+
+def service_at(url: str) -> Service:
+    """Return what the service tells of itself: its OpenAPI document, and the processes that its metrics count."""
+    try:
+        with httpx2.Client(base_url=url, timeout=10, trust_env=False, headers=authorization()) as client:
+            document, metrics = client.get("/openapi.json"), client.get("/metrics")
+        told = document.json()["info"] if document.is_success else {}
+    except (httpx2.TransportError, ValueError, KeyError):
+        return Service()
+    workers = re.search(r"^highload_workers (\d+)", metrics.text, re.MULTILINE) if metrics.is_success else None
+    return Service(told.get("title", ""), told.get("version", ""), int(workers[1]) if workers else 0)
 
 
 def fill(client: httpx2.Client) -> None:

@@ -74,8 +74,8 @@ function done(summary, latency)
       summary.duration, summary.requests, errors.status, errors.connect, errors.read, errors.write, errors.timeout
     ),
     string.format(
-      '"p50":%d,"p90":%d,"p99":%d,"slowest":%d,',
-      latency:percentile(50), latency:percentile(90), latency:percentile(99), latency.max
+      '"p50":%d,"p90":%d,"p99":%d,"p99.9":%d,"slowest":%d,',
+      latency:percentile(50), latency:percentile(90), latency:percentile(99), latency:percentile(99.9), latency.max
     ),
     '"counts":', list(complete, function(number) return all[number] or 0 end),
     ',"quantiles":', list(quantiles, function(number) return latency:percentile((number - 0.5) * 100 / quantiles) end),

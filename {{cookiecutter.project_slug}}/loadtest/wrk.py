@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from loadtest.process import TIMEOUT, Tick, output_of
-from loadtest.results import INTERVAL, QUANTILES, CannotLoad, Measurement
+from loadtest.results import INTERVAL, QUANTILES, CannotLoad, Measurement, shown
 from loadtest.service import Workload, authorization
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -44,8 +44,7 @@ def parse(output: str, workload: Workload) -> Measurement:
         "write failed": found["write"],
         "timeout": found["timeout"],
     }
-    latencies = {"50": found["p50"], "90": found["p90"], "99": found["p99"], "100": found["slowest"]}
-    answered = found["requests"] > 0
+    answered = found["requests"]
     return Measurement(
         workload.title,
         workload.request,
@@ -54,7 +53,7 @@ def parse(output: str, workload: Workload) -> Measurement:
         # An answer that came too late counts as a request and as a timeout.
         max(0, found["requests"] - found["status"] - found["timeout"]),
         {reason: count for reason, count in reasons.items() if count},
-        {name: latency * MICROSECOND for name, latency in latencies.items() if answered},
+        {name: found["slowest" if name == "100" else f"p{name}"] * MICROSECOND for name in shown(answered)},
         [latency * MICROSECOND for latency in found["quantiles"] if answered],
         [count / INTERVAL for count in found["counts"]],
     )

@@ -8,7 +8,8 @@ import pytest
 
 from loadtest import __main__ as command
 from loadtest import client as python_client
-from loadtest.service import Workload, workloads
+from loadtest.results import Service
+from loadtest.service import Workload, service_at, workloads
 
 
 async def test_a_full_page_is_made_and_its_ids_are_asked_for(client: httpx2.AsyncClient) -> None:
@@ -33,6 +34,24 @@ async def test_python_sends_reads_and_writes(client: httpx2.AsyncClient) -> None
     assert ticks
     created = (await client.get("/items?limit=1000")).json()["items"]
     assert len(created) == min(1000, 100 + found.answers)
+
+
+async def test_an_open_loop_sends_reads_and_writes(
+    client: httpx2.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    run, _ = await asyncio.to_thread(command.load, str(client.base_url), rate=40, connections=4, seconds=1)
+    assert [measurement.schedule and measurement.schedule.due for measurement in run.measurements] == [40] * 3
+    assert (run.errors, run.rate) == (0, 40)
+    assert capsys.readouterr().out.count(" 0\N{NO-BREAK SPACE}% errors") == 3
+    assert len((await client.get("/items?limit=1000")).json()["items"]) == 140
+
+
+async def test_the_service_tells_who_it_is(client: httpx2.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()["info"]
+    found = await asyncio.to_thread(service_at, str(client.base_url))
+    assert found == Service(document["title"], document["version"], found.workers)
+    assert f"highload_workers {found.workers}\n" in (await client.get("/metrics")).text
 
 
 async def test_python_counts_errors_by_status(client: httpx2.AsyncClient) -> None:

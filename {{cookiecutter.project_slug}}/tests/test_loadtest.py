@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,14 +17,16 @@ import pytest
 
 from loadtest import client as python_client
 from loadtest import hey, plots, process, service, wrk
-from loadtest.report import page
+from loadtest.machine import NO_COMMIT, Machine, commit, load_average, this_machine
+from loadtest.report import STYLE, page
 from loadtest.results import (
     QUANTILES,
     Answer,
     CannotLoad,
-    Machine,
     Measurement,
     Run,
+    Schedule,
+    Service,
     last,
     latency_of,
     measure,
@@ -31,7 +34,7 @@ from loadtest.results import (
     timeline_of,
 )
 from loadtest.service import Workload, address_of, expect_success
-from loadtest.text import duration, ratio, significant
+from loadtest.text import duration, percent, ratio, significant
 from tests.conftest import PROJECT
 
 # What wrk and hey printed: with this service, and with a server that also refuses, hangs and closes connections.
@@ -232,11 +235,77 @@ def test_the_complaint_of_a_program_is_shown() -> None:
         process.output_of([sys.executable, "-c", "import sys; sys.exit('no more connections')"], seconds=1, tick=ignore)
 
 
-def run_of(*measurements: Measurement, began: datetime, connections: int = 100, seconds: int = 10) -> Run:
-    return Run(began, "http://127.0.0.1:8000", connections, seconds, Machine(), list(measurements))
+MACHINE = Machine(cpu="A CPU", memory=8 * 2**30)
+SERVICE = Service("Notes", "1.2.3", 4)
+
+
+def run_of(
+    *measurements: Measurement, began: datetime, connections: int = 100, seconds: int = 10, rate: int | None = None
+) -> Run:
+    return Run(
+        began,
+        "http://127.0.0.1:8000",
+        connections,
+        seconds,
+        MACHINE,
+        list(measurements),
+        rate,
+        SERVICE,
+        "1a2b3c4-dirty",
+        [0.25, 3.5],
+    )
 
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def answered_in(milliseconds: float, *, rate: int = 500, failed: int = 0, late: int = 0) -> Measurement:
+    """Return what an open loop of ten seconds measured."""
+    answers = [
+        Answer(number / rate, milliseconds * (1 + number % 7 / 100) / 1000, 503 if number < failed else 200)
+        for number in range(10 * rate)
+    ]
+    schedule = Schedule(len(answers), late, late / 1000, 0)
+    return measure(
+        "Hot list", "GET /items", "Python", seconds=10, answers=answers, unanswered=Counter(), schedule=schedule
+    )
+
+
+def test_wrk_tells_the_thousandth_slowest_of_ten_thousand() -> None:
+    text = output("wrk.txt").replace('"requests":5081', '"requests":10000').replace('"p99":', '"p99.9":9000,"p99":')
+    assert wrk.parse(text, LIST).percentiles["99.9"] == pytest.approx(0.009)
+
+
+@pytest.mark.parametrize(("answers", "told"), [(9_999, False), (10_000, True)])
+def test_the_thousandth_slowest_needs_ten_thousand_answers(answers: int, told: bool) -> None:
+    found = measure("", "", "hey", seconds=1.0, answers=[Answer(0.1, 0.1, 200)] * answers, unanswered=Counter())
+    assert ("99.9" in found.percentiles) is told
+    assert set(found.percentiles) - {"99.9"} == {"50", "90", "99", "100"}
+
+
+def test_an_older_result_is_read(tmp_path: Path) -> None:
+    old = """{"began": "2030-01-02T03:04:05+00:00", "url": "http://127.0.0.1:8000", "connections": 100, "seconds": 10,
+    "machine": {"cpus": 2, "system": "Linux", "python": "3.13.0"}, "measurements": [{"title": "Hot list",
+    "request": "GET /items", "tool": "wrk", "seconds": 2.0, "answers": 4000, "errors": {}, "percentiles":
+    {"50": 0.004, "90": 0.005, "99": 0.006, "100": 0.1}, "quantiles": [0.004], "timeline": [1000, 1000]}]}"""
+    (tmp_path / "old.json").write_text(old)
+    found = last(tmp_path)
+    assert found is not None
+    assert (found.commit, found.rate, found.measurements[0].rate) == ("", None, 2000)
+    text = page(TRUE_RUN, found)
+    assert "Not the same in both: machine, tools." in text
+    assert page(found, None)
+    known = replace(found, machine=Machine(MACHINE.cpus, MACHINE.system, MACHINE.python), measurements=[])
+    assert "Not the same in both: tools." in page(TRUE_RUN, known), "what the older one does not tell is no difference"
+
+
+def test_a_run_is_compared_with_one_of_its_kind(tmp_path: Path) -> None:
+    closed, opened = run_of(began=NOW), run_of(answered_in(5), began=NOW + timedelta(hours=1), rate=500)
+    save(closed, tmp_path)
+    save(opened, tmp_path)
+    assert (last(tmp_path), last(tmp_path, open_loop=True)) == (closed, opened)
+
+
 TRUE_RUN = run_of(wrk.parse(output("wrk.txt"), LIST), hey.parse(output("hey-errors.txt"), NEW), began=NOW)
 
 
@@ -300,7 +369,7 @@ class Document(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self.rows[-1].append(data)
 
 
@@ -319,13 +388,115 @@ def test_the_page_is_accessible() -> None:
     text = page(TRUE_RUN, TRUE_RUN)
     attributes = Document(text).attributes
     assert ("html", "lang", "en") in attributes
-    assert "<title>Load test of 2030-01-02, 03:04 UTC</title>" in text
+    assert "<title>Load test of Notes, 2030-01-02, 03:04 UTC</title>" in text
     assert text.count("<svg") == text.count("<figure>") == text.count("<figcaption>") == 4
     assert text.count('role="img"') == text.count("aria-label=") == 4
     assert all(value for _, name, value in attributes if name == "aria-label")
     ids = [value for _, name, value in attributes if name == "id"]
     assert len(ids) == len(set(ids))
     assert {value for _, name, value in attributes if name == "aria-labelledby"} == set(ids)
+
+
+def cells(text: str, name: str) -> list[str]:
+    """Return the first row of a page that begins with a name."""
+    return next(row for row in Document(text).rows if row and row[0] == name)
+
+
+def test_the_page_says_what_changed_beyond_the_noise() -> None:
+    before = run_of(answered_in(5, rate=1000), began=NOW - timedelta(days=1), rate=1000)
+    slow, same = (run_of(answered_in(time, rate=1000), began=NOW, rate=1000) for time in (5.5, 5))
+    text = page(slow, before)
+    assert cells(text, "p50")[4:] == ["↑", " ", "higher, ", "worse"]
+    assert cells(text, "p99")[4:] == ["↑", " ", "higher, ", "worse"]
+    assert cells(text, "p99.9")[3:] == ["1.10"], "its noise is not known"
+    assert cells(text, "max")[3:] == ["1.10"]
+    assert ("span", "aria-hidden", "true") in Document(text).attributes
+    assert cells(page(before, slow), "p50")[4:] == ["↓", " ", "lower, ", "better"]
+    assert cells(page(same, before), "p50")[4:] == ["within noise"]
+    assert cells(page(same, before), "requests/s")[4:] == ["within noise"]
+    halved = run_of(answered_in(5, rate=500), began=NOW, rate=500)
+    text = page(halved, before)
+    assert cells(text, "requests/s")[1:] == ["1,000", "500", "0.50", "↓", " ", "lower, ", "worse"]
+    assert "Not the same in both: rate." in text
+
+
+def test_the_rate_of_errors_stands_beside_the_throughput() -> None:
+    before, now = run_of(answered_in(5), began=NOW, rate=500), run_of(answered_in(5, failed=25), began=NOW, rate=500)
+    text = page(now, before)
+    assert cells(text, "errors")[1:3] == ["0\N{NO-BREAK SPACE}%", "0.50\N{NO-BREAK SPACE}%"]
+    assert re.search(r"requests/s</dt><dd>497.*\n.*errors</dt><dd>0\.50\N{NO-BREAK SPACE}%</dd>", text)
+
+
+def test_the_page_shows_the_slowest_answers_over_time() -> None:
+    before, now = (run_of(answered_in(time), began=NOW, rate=500) for time in (4, 5))
+    text = page(now, before)
+    assert "p99 between 5.30\N{NO-BREAK SPACE}ms and 5.30\N{NO-BREAK SPACE}ms" in text
+    assert "The slowest answers over time; dashed, p99 of the run before. Too few answers for p99.9." in text
+    assert text.count('<circle class="slowest"') == 20 + 1
+    assert "wrk does not tell" not in text
+    busy = page(run_of(answered_in(5, rate=4000), began=NOW, rate=4000), None)
+    assert 'class="line rare"' in busy
+    assert "The slowest answers over time." in busy
+    assert "wrk does not tell when each answer came" in page(TRUE_RUN, None)
+
+
+def test_the_page_tells_of_an_open_loop_and_its_client() -> None:
+    text = page(run_of(answered_in(5, late=51), began=NOW, rate=500), None)
+    assert "500 requests a second, at most 100 connections" in text
+    assert "no coordinated omission" in text
+    assert '<p class="bad">5,000 requests were due.' in text
+    assert "The client fell behind" in text
+    punctual = page(run_of(answered_in(5), began=NOW, rate=500), None)
+    assert "<p>5,000 requests were due." in punctual
+    assert "fell behind" not in punctual
+
+
+def test_the_page_tells_where_and_on_what_it_was_measured() -> None:
+    texts = Document(page(TRUE_RUN, None)).texts
+    assert "Load test of Notes" in texts
+    for value in ["Notes 1.2.3", "4", "A CPU", "8.0 GiB", "0.25 before, 3.50 after", MACHINE.system]:
+        assert value in texts
+    assert any(text.startswith("1a2b3c4-dirty") for text in texts)
+    assert "The load average was 0.2 at the begin of that run" in page(TRUE_RUN, TRUE_RUN)
+
+
+def test_the_page_says_when_other_programs_wanted_the_cpus() -> None:
+    busy = replace(TRUE_RUN, load_averages=[MACHINE.cpus + 0.5, MACHINE.cpus + 1.0])
+    for now, before, warned in ((TRUE_RUN, TRUE_RUN, False), (busy, TRUE_RUN, True), (TRUE_RUN, busy, True)):
+        assert ("an arrow may come from other programs" in page(now, before)) is warned
+
+
+def test_the_machine_and_the_commit_are_known(tmp_path: Path) -> None:
+    here = this_machine()
+    assert here.cpu
+    assert here.memory > 2**20
+    assert load_average() >= 0
+    assert commit(tmp_path) == NO_COMMIT
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_all_text_has_contrast(scheme: int) -> None:
+    colours = re.findall(r"--(\w+): #(\w{6});", STYLE.read_text(encoding="utf-8"))
+    own = dict(colours[len(colours) // 2 * scheme :][: len(colours) // 2])
+    paper = luminance(own["paper"])
+    for name in ("ink", "quiet", "mark", "before", "bad", "good"):
+        lighter, darker = sorted((luminance(own[name]), paper), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, name
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of a colour (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0 %"), (0.00001, "< 0.01 %"), (0.0013, "0.13 %"), (0.05, "5.0 %"), (0.996, "99.6 %"), (1, "100 %")],
+)
+def test_shares_are_in_percent(share: float, text: str) -> None:
+    assert percent(share) == text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def test_the_page_names_errors_by_status() -> None:
