@@ -5,9 +5,12 @@ from __future__ import annotations
 import builtins
 import json
 import keyword
+import os
 import re
+import subprocess
 import sys
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -15,6 +18,17 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 FEATURES = ("caching", "queued_writes", "observability")
 # An answer that holds another one by default, and is wrong for the same reason then.
 MADE_OF = {"resource_plural": "resource", "description": "resource_plural", "author_name": "project_name"}
+
+# What no rendering touches: the second hook keeps `.env`.
+LEFT_ALONE = frozenset([".env", ".git", ".venv"])
+# What tools write, and no template.
+MADE_BY_TOOLS = frozenset(
+    [
+        *(".*_cache", ".coverage*", ".DS_Store", ".hypothesis", ".idea", ".vscode", "*.db", "*.db-shm", "*.db-wal"),
+        *("*.egg-info", "*.log", "*.pyc", "*.swp", "__pycache__", "api-keys", "build", "dist", "drill-history-*.jsonl"),
+        *("drill-report.txt", "loadtest/report.html", "loadtest/results", "node_modules", "sbom.cdx.json", "venv"),
+    ]
+)
 
 LONGEST_SLUG = 50
 MOST_WORKERS = 64
@@ -161,6 +175,39 @@ def refuse_cookiecutter() -> str | None:
     )
 
 
+def refuse_directory() -> str | None:
+    """Return why the directory may not be rendered into: files of it could be lost, because Git does not keep them."""
+    unkept = next(files_that_git_does_not_keep(), None)
+    if unkept is None:
+        return None
+    slug = ANSWERS["project_slug"]
+    return (
+        f"{slug} is there already, and Git does not keep {unkept}: commit everything before you render over it, "
+        f"or take over what changed in the template as docs/update.md says."
+    )
+
+
+def files_that_git_does_not_keep() -> Iterator[str]:
+    """Yield what is in the directory, but for what Git could bring back, and what no template writes."""
+    here = Path()
+    if {path.name for path in here.iterdir()} <= LEFT_ALONE:
+        return
+    # A hook of Git that runs this would name another repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # What the project ignores is in it as well, because the file of a user may be there whose place the template takes.
+    excluded = [f"--exclude={name}" for name in sorted(LEFT_ALONE | MADE_BY_TOOLS)]
+    changed = ["git", "diff", "--name-only", "--no-ext-diff", "--diff-filter=d", "--relative", "-z", "HEAD", "--", "."]
+    others = ["git", "ls-files", "--others", "-z", *excluded]
+    for command in (changed, others):
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=True)
+        except (OSError, subprocess.CalledProcessError):
+            # There is no Git, no repository, or no commit.
+            yield min(path.name for path in here.iterdir() if path.name not in LEFT_ALONE)
+            return
+        yield from filter(None, done.stdout.split("\0"))
+
+
 def reasons() -> dict[str, str]:
     """Return what is wrong with each answer, but for those that are wrong because they hold another one."""
     one, many = ANSWERS["resource"], ANSWERS["resource_plural"]
@@ -174,6 +221,9 @@ def reasons() -> dict[str, str]:
         "workers": refuse_workers(str(ANSWERS["workers"])),
         **{name: refuse_feature(name, ANSWERS[name]) for name in FEATURES},
     }
+    # With another answer to the name it would be another directory.
+    if found["project_slug"] is None:
+        found["directory"] = refuse_directory()
     for name in ("project_name", "project_slug", "description", "author_name"):
         found[name] = found[name] or refuse_word(name, ANSWERS[name], one)
     return {

@@ -8,6 +8,13 @@ from pathlib import Path
 from tests.conftest import clean_environment
 
 HOOKS = ["prek", "pre-commit"]
+AUTHOR = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+
+
+def commit_all(directory: Path) -> None:
+    """Commit all that Git does not ignore."""
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--allow-empty", "--message", "x"]):
+        subprocess.run(["git", *AUTHOR, *command], cwd=directory, env=clean_environment(), check=True)
 
 
 class Repository:

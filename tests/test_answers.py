@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.commits import commit_all
 from tests.conftest import clean_environment
 from tests.variants import QUESTIONS, ROOT, SLUG, render
 
@@ -294,6 +295,7 @@ def test_a_project_that_is_rendered_again_loses_no_file_of_its_owner(tmp_path: P
     project = render(tmp_path, resource="order")
     (project / ".env").chmod(0o400)
     secrets = (project / ".env").read_bytes()
+    commit_all(project)
     # A service that runs meanwhile writes into its database.
     running = project / "orders.db"
     running.write_bytes(b"SQLite\x00\xff")
@@ -305,6 +307,85 @@ def test_a_project_that_is_rendered_again_loses_no_file_of_its_owner(tmp_path: P
     assert (project / ".env").read_bytes() == secrets
     # main.py, which imports it, was there before and is kept as well.
     assert (project / "app/highload/reads/cache.py").exists()
+
+
+def edit(project: Path) -> str:
+    commit_all(project)
+    (project / "README.md").write_text("mine\n", encoding="utf-8")
+    return "README.md"
+
+
+def add_where_a_feature_would_be(project: Path) -> str:
+    commit_all(project)
+    (project / "app/highload/reads/cache.py").write_text("mine\n", encoding="utf-8")
+    return "app/highload/reads/cache.py"
+
+
+def replace_what_git_ignores(project: Path) -> str:
+    (project / ".gitignore").write_text("docker-compose.override.yml\n.env\n", encoding="utf-8")
+    commit_all(project)
+    (project / "docker-compose.override.yml").write_text("mine\n", encoding="utf-8")
+    return "docker-compose.override.yml"
+
+
+def use_no_git(project: Path) -> str:
+    (project / "app/main.py").write_text("mine\n", encoding="utf-8")
+    return ".devcontainer"
+
+
+def commit_nothing(project: Path) -> str:
+    subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
+    return use_no_git(project)
+
+
+def be_ignored_by_another_repository(project: Path) -> str:
+    (project.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+    commit_all(project.parent)
+    use_no_git(project)
+    return ".devcontainer/Dockerfile"
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        edit,
+        add_where_a_feature_would_be,
+        replace_what_git_ignores,
+        use_no_git,
+        commit_nothing,
+        be_ignored_by_another_repository,
+    ],
+)
+def test_what_git_does_not_keep_is_not_rendered_over(tmp_path: Path, prepare: Callable[[Path], str]) -> None:
+    project = render(tmp_path, caching=False)
+    unkept = prepare(project)
+    before = contents(project)
+    done = run_cookiecutter(tmp_path, str(ROOT), "--no-input", "--overwrite-if-exists", "caching=no")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{SLUG} is there already, and Git does not keep {unkept}: commit everything")
+    assert contents(project) == before
+
+
+def contents(project: Path) -> dict[Path, bytes]:
+    """Return what is in every file of a project, but for those of Git, which notes what it has looked at."""
+    return {path: path.read_bytes() for path in project.rglob("*") if path.is_file() and ".git" not in path.parts}
+
+
+def test_what_git_keeps_and_what_tools_write_may_be_rendered_over(tmp_path: Path) -> None:
+    project = render(tmp_path)
+    (project / "README.md").write_text("mine\n", encoding="utf-8")
+    (project / "mine.py").write_text("mine\n", encoding="utf-8")
+    commit_all(project)
+    for name in (".venv/bin/python", "app/__pycache__/main.pyc", "items.db", ".idea/workspace.xml"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("a tool's\n", encoding="utf-8")
+    (project / "LICENSE").unlink()
+    before = contents(project)
+    assert_rendered(run_cookiecutter(tmp_path, str(ROOT), "--no-input", "--overwrite-if-exists"), project)
+    assert (project / "LICENSE").exists()
+    assert contents(project)[project / "README.md"] != b"mine\n"
+    subprocess.run(["git", "checkout", "--quiet", "README.md"], cwd=project, check=True)
+    assert contents(project).items() >= before.items()
 
 
 def test_a_filesystem_that_refuses_owners_is_no_reason_to_fail(tmp_path: Path) -> None:

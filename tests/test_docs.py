@@ -19,6 +19,7 @@ from tests import (
     test_render,
     test_stack,
     test_supply,
+    test_updates,
     test_variants,
 )
 from tests.conftest import clean_environment
@@ -77,6 +78,7 @@ EXECUTED_ELSEWHERE = {
         test_drills.test_replicas_come_and_go_without_a_failed_read
     ),
     "make drill-replicas": test_drills.test_replicas_come_and_go_without_a_failed_read,
+    **test_updates.EXECUTED,
 }
 
 

@@ -687,8 +687,8 @@ MUTATIONS = [
     Mutation(
         "a cursor that no page gave fills no cache",
         "app/highload/repository.py",
-        "            announce_no_key()\n",
-        "            pass\n",
+        "a page of its own.\n            announce_no_key()\n",
+        "a page of its own.\n            pass\n",
         "highload/test_cache.py::test_a_cursor_that_no_page_gave_fills_no_cache",
         "Extra items in the left set",
         CACHE,

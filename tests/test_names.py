@@ -11,6 +11,7 @@ import pytest
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 
+from tests.commits import commit_all
 from tests.conftest import clean_environment, install, make, options_for_tests
 from tests.variants import QUESTIONS, ROOT, TEMPLATE, render, text_files
 
@@ -141,6 +142,7 @@ def test_a_project_that_is_rendered_again_keeps_what_its_owner_wrote(tmp_path: P
     own, gadgets = project / "app/baskets.py", project / "app/routes/gadgets.py"
     own.write_text("items = 1\n", encoding="utf-8")
     gadgets.write_text("# mine\n", encoding="utf-8")
+    commit_all(project)
     answers = {"resource": "gadget"}
     cookiecutter(
         str(ROOT), no_input=True, output_dir=str(tmp_path), extra_context=answers,

@@ -17,6 +17,7 @@ import yaml
 from cookiecutter.main import cookiecutter
 from jinja2 import Environment
 
+from tests.commits import commit_all
 from tests.variants import (
     FILES_ONLY,
     QUESTIONS,
@@ -39,6 +40,10 @@ from tests.variants import product as every_product
 # What must not be left of a template, and what would tell a reader that there was one. After a dollar sign, it is an
 # expression of GitHub.
 RESIDUE = re.compile(r"(?<!\$)\{\{ *\w|\{%|%\}|\{#|cookiecutter|jinja", re.IGNORECASE)
+
+# Its name may be said only where a project tells what it was made from, and how that is updated.
+TEMPLATE_NAME = "cookiecutter-fastapi-highload"
+SAYS_WHERE_FROM = ("README.md", "pyproject.toml", "docs/update.md")
 
 MODULES_OF_FEATURES = {
     "caching": {"redis", "hiredis"},
@@ -140,7 +145,9 @@ def test_the_full_product_of_answers(tmp_path: Path) -> None:
             removed |= {path for choice, paths in choices.items() if choice != answers[question] for path in paths}
         assert set(files) == template_files - removed | {".env"}, answers
         for path, text in files.items():
-            residue = [line for line in text.splitlines() if RESIDUE.search(line)]
+            said = text.replace(f"org/{TEMPLATE_NAME}", "").replace(f"[{TEMPLATE_NAME}]", "")
+            searched = said if path in SAYS_WHERE_FROM else text
+            residue = [line for line in searched.splitlines() if RESIDUE.search(line)]
             assert not residue, (answers, path, residue)
             assert not text or text.endswith("\n"), path
             assert not re.search(r"\n\n\n\n", text), (answers, path)
@@ -180,6 +187,29 @@ def assert_answers_are_used(files: dict[str, str], answers: dict[str, Any]) -> N
     assert ("redis" in services) is answers["caching"]
     assert ("worker" in services) is ("rabbitmq" in services) is answers["queued_writes"]
     assert answers["project_name"] in files["README.md"]
+
+
+@pytest.mark.parametrize("variant", core_variants(), ids=name_of)
+def test_a_project_tells_what_it_was_made_from(variant: dict[str, bool], tmp_path: Path) -> None:
+    answers: dict[str, Any] = {
+        "project_name": 'The "Best" Shop',
+        "resource": "order",
+        "license": "Proprietary",
+        **variant,
+    }
+    project = render(tmp_path, **answers)
+    template = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    recorded = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cruft"]
+    assert template["name"] == TEMPLATE_NAME
+    assert recorded["template"] == f"https://github.com/org/{TEMPLATE_NAME}"
+    assert recorded["version"] == template["version"]
+    assert set(recorded["answers"]) == set(QUESTIONS)
+    in_words = {
+        name: "yes" if answer is True else "no" if answer is False else answer for name, answer in answers.items()
+    }
+    assert recorded["answers"].items() >= in_words.items()
+    first, *_ = re.findall(r"^\|.*", (project / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"[{TEMPLATE_NAME}]({recorded['template']}) {recorded['version']} |" in first
 
 
 def test_many_workers_get_enough_connections(tmp_path: Path) -> None:
@@ -236,11 +266,24 @@ def test_the_hooks_need_the_standard_library_only() -> None:
     assert {path.suffix for path in (ROOT / "hooks").iterdir() if path.is_file()} == {".py"}
 
 
-def test_the_reserved_names_cover_the_dependencies(tmp_path: Path) -> None:
+def names_of_the_hook(directory: Path) -> dict[str, Any]:
+    """Return what the first hook defines."""
     source = (ROOT / "hooks/pre_gen_project.py").read_text(encoding="utf-8")
     body = source[: source.index("sys.exit(main())")].replace("{{ cookiecutter | tojson }}", "{}")
-    (tmp_path / "hook.py").write_text(body, encoding="utf-8")
-    reserved = runpy.run_path(str(tmp_path / "hook.py"))["DEPENDENCIES"]
+    (directory / "hook.py").write_text(body, encoding="utf-8")
+    return runpy.run_path(str(directory / "hook.py"))
+
+
+def test_the_template_writes_no_file_that_is_taken_for_one_of_a_tool(tmp_path: Path) -> None:
+    made_by_tools = names_of_the_hook(tmp_path)["MADE_BY_TOOLS"]
+    project = render(tmp_path)
+    subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
+    listed = ["git", "ls-files", "--others", "--ignored", *(f"--exclude={name}" for name in made_by_tools)]
+    assert subprocess.run(listed, cwd=project, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_the_reserved_names_cover_the_dependencies(tmp_path: Path) -> None:
+    reserved = names_of_the_hook(tmp_path)["DEPENDENCIES"]
     direct = tomllib.loads((render(tmp_path) / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     for requirement in direct:
         name = re.split(r"[^a-z0-9-]", requirement)[0]
@@ -249,7 +292,9 @@ def test_the_reserved_names_cover_the_dependencies(tmp_path: Path) -> None:
 
 
 def test_a_project_that_is_rendered_again_keeps_its_secrets(tmp_path: Path) -> None:
-    secrets = (render(tmp_path) / ".env").read_text(encoding="utf-8")
+    project = render(tmp_path)
+    secrets = (project / ".env").read_text(encoding="utf-8")
+    commit_all(project)
     again = cookiecutter(str(ROOT), no_input=True, output_dir=str(tmp_path), overwrite_if_exists=True)
     assert (Path(again) / ".env").read_text(encoding="utf-8") == secrets
 

@@ -115,6 +115,12 @@ def test_an_action_is_pinned_to_a_commit_of_a_version_that_is_named() -> None:
     assert len(pins) == len({action for action, *_ in pins}), "one commit for each action"
 
 
+def test_the_tests_of_updates_get_the_history() -> None:
+    assert "updates" not in re.findall(r"TESTS_OF_VARIANTS := (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))[0]
+    (job,) = [job for _, job in jobs() if any(step.get("run") == "make test-template" for step in job["steps"])]
+    assert job["steps"][0]["with"]["fetch-depth"] == 0
+
+
 def test_a_job_may_do_nothing_but_read() -> None:
     for workflow in WORKFLOWS:
         assert yaml.safe_load(workflow.read_text(encoding="utf-8"))["permissions"] == {}

@@ -37,7 +37,15 @@ SAMPLES: dict[str, list[str]] = {
 FILES_ONLY = ("ci", "deployment")
 
 # The documents of a project whose commands are executed together; those of the others have tests of their own.
-DOCUMENTS = ("README.md", "AGENTS.md", "docs/load.md", "docs/operate.md", "docs/promises.md", "docs/settings.md")
+DOCUMENTS = (
+    "README.md",
+    "AGENTS.md",
+    "docs/load.md",
+    "docs/operate.md",
+    "docs/promises.md",
+    "docs/settings.md",
+    "docs/update.md",
+)
 
 # The answers that this run is for, where it is for one variant: JSON in the environment.
 ONLY: dict[str, Any] = json.loads(os.environ.get("ANSWERS", "{}"))

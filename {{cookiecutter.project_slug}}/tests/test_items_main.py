@@ -128,7 +128,7 @@ def test_middleware_is_added(app: Service) -> None:
 
 def test_a_dependency_is_overridden(app: Service) -> None:
     class NoItems:
-        async def page(self, **_: object) -> tuple[list[object], None]:
+        async def page_as_json(self, **_: object) -> tuple[list[object], None]:
             return [], None
 
     with TestClient(app) as client:

@@ -267,7 +267,13 @@ def answered_in(milliseconds: float, *, rate: int = 500, failed: int = 0, late: 
     ]
     schedule = Schedule(len(answers), late, late / 1000, 0)
     return measure(
-        "Hot list", "GET /items", "Python", seconds=10, answers=answers, unanswered=Counter(), schedule=schedule
+        "Hot list",
+        "GET /items",
+        "Python",
+        seconds=10,
+        answers=answers,
+        unanswered=Counter(),
+        schedule=schedule,
     )
 
 
@@ -286,7 +292,8 @@ def test_the_thousandth_slowest_needs_ten_thousand_answers(answers: int, told: b
 def test_an_older_result_is_read(tmp_path: Path) -> None:
     old = """{"began": "2030-01-02T03:04:05+00:00", "url": "http://127.0.0.1:8000", "connections": 100, "seconds": 10,
     "machine": {"cpus": 2, "system": "Linux", "python": "3.13.0"}, "measurements": [{"title": "Hot list",
-    "request": "GET /items", "tool": "wrk", "seconds": 2.0, "answers": 4000, "errors": {}, "percentiles":
+    "request": "GET /items", "tool": "wrk",
+    "seconds": 2.0, "answers": 4000, "errors": {}, "percentiles":
     {"50": 0.004, "90": 0.005, "99": 0.006, "100": 0.1}, "quantiles": [0.004], "timeline": [1000, 1000]}]}"""
     (tmp_path / "old.json").write_text(old)
     found = last(tmp_path)
