@@ -25,7 +25,6 @@ from fastapi.dependencies import utils
 from fastapi.dependencies.models import Dependant
 from fastapi.params import Body, Header, Path, Query
 from fastapi.routing import APIRoute
-from fastapi.telemetry import get_telemetry_data
 from pydantic import BaseModel, Json
 from starlette.responses import JSONResponse, Response
 
@@ -44,6 +43,7 @@ NO_CONTENT = 204
 NAMES = vars(routing)
 SOLVE = NAMES.get("solve_dependencies")
 RUN = NAMES.get("run_endpoint_function")
+telemetry_of: Callable[[], object | None] = NAMES.get("get_telemetry_data", lambda: None)
 # In the scope of a request: what an endpoint has returned.
 RETURNED = "highload.returned"
 REQUIRED = object()
@@ -150,7 +150,7 @@ class Lean:
         for dependant, call, dependencies in self._declared:
             if dependant.call is not call or dependant.dependencies != dependencies:
                 return True
-        return get_telemetry_data() is not None
+        return telemetry_of() is not None
 
     async def _arguments(self, request: Request) -> list[dict[str, Any]] | Request:
         """Return the arguments of each call, or the request for FastAPI, which raises what was raised here."""
