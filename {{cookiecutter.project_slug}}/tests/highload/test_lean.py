@@ -34,6 +34,7 @@ from fastapi.dependencies.utils import get_parameterless_sub_dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, SecurityScopes
+from fastapi.telemetry import TelemetryData
 from fastapi.testclient import TestClient
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -580,3 +581,10 @@ def test_a_dependency_is_not_called_twice() -> None:
         ask(app, get(query, "/x"))
         assert calls == ["x"]
         calls.clear()
+
+
+def test_what_telemetry_looks_at_is_served_by_fastapi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.highload.lean.get_telemetry_data", TelemetryData)
+    WAYS.clear()
+    ask(LEAN, SERVED[0])
+    assert WAYS == ["FastAPI's"]
