@@ -126,7 +126,7 @@ def write(url: str, *, rate: float, seconds: float) -> Report:
         return arrivals
 
     began = time.monotonic()
-    arrivals = uvloop.run(send())
+    arrivals: Arrivals = uvloop.run(send())
     latencies = sorted(arrivals.latencies)
 
     def percentile(share: float) -> float:

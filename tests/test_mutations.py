@@ -1072,7 +1072,7 @@ MUTATIONS += [
     ),
     hidden(
         "a route that reads requests itself is not shared",
-        " or type(route).get_route_handler is not APIRoute.get_route_handler:\n",
+        " or type(route).get_route_handler not in HANDLERS:\n",
         ":\n",
     ),
     hidden(

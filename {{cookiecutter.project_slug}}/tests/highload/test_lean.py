@@ -584,7 +584,7 @@ def test_a_dependency_is_not_called_twice() -> None:
 
 
 def test_what_telemetry_looks_at_is_served_by_fastapi(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.highload.lean.get_telemetry_data", TelemetryData)
+    monkeypatch.setattr("app.highload.lean.telemetry_of", TelemetryData)
     WAYS.clear()
     ask(LEAN, SERVED[0])
     assert WAYS == ["FastAPI's"]
