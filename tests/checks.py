@@ -32,9 +32,9 @@ CHECKS = {
 OF_EVERY_VARIANT = ("style, types", "booted")
 ABOVE = """# Variants
 
-What each variant of code went through in one run of `make test-all`, with the seconds that it took on a machine with
-{cpus} CPUs, where three tests run at a time. The last five columns are for the variants in which every two features
-meet, each on and off. Write this page anew after such a run:
+What each variant of code went through in `make test-all`, with the seconds that it took on a machine with {cpus} CPUs,
+where three tests run at a time. Of a test that was run again the newest run counts. The last five columns are for the
+variants in which every two features meet, each on and off. Write this page anew after such a run:
 
 ```bash
 make variants
@@ -58,15 +58,21 @@ type Results = dict[tuple[str, str], Result]
 
 
 def results_in(reports: Iterable[Path]) -> Results:
-    """Return what became of each check of each variant; a test that was skipped is none."""
+    """Return what became of each check of each variant.
+
+    A test that was skipped is none, and of one that was run again the newest run counts.
+    """
+    suites = [suite for report in reports for suite in ET.parse(report).iter("testsuite")]
+    newest: dict[str, Result] = {}
+    for suite in sorted(suites, key=lambda suite: suite.get("timestamp", "")):
+        for case in suite.iter("testcase"):
+            if case.find("skipped") is None:
+                passed = case.find("failure") is None and case.find("error") is None
+                newest[case.get("name", "")] = Result(float(case.get("time", "0")), passed)
     results: Results = {}
-    for report in reports:
-        for case in ET.parse(report).iter("testcase"):
-            if case.find("skipped") is not None:
-                continue
-            result = Result(float(case.get("time", "0")), case.find("failure") is None and case.find("error") is None)
-            for key in keys_of(case.get("name", "")):
-                results[key] = results[key].and_also(result) if key in results else result
+    for test, result in newest.items():
+        for key in keys_of(test):
+            results[key] = results[key].and_also(result) if key in results else result
     return results
 
 

@@ -24,6 +24,15 @@ def test_a_check_has_passed_when_all_its_tests_have(tmp_path: Path) -> None:
     }
 
 
+def test_of_a_test_that_was_run_again_the_newest_run_counts(tmp_path: Path) -> None:
+    case = '<testcase name="test_each_recipe_works[caching-2-x]" time="{}.0">{}</testcase>'
+    for name, day, content in (("a", 2, case.format(2, "")), ("b", 1, case.format(1, "<failure/>"))):
+        suite = f'<testsuite timestamp="2026-01-0{day}T00:00:00+00:00">{content}</testsuite>'
+        (tmp_path / f"{name}.xml").write_text(suite, encoding="utf-8")
+    results = results_in(sorted(tmp_path.iterdir()))
+    assert results == {("caching", "recipes"): Result(2.0, passed=True)}
+
+
 def test_a_variant_that_missed_something_makes_no_page() -> None:
     passed = {
         (name_of(variant), check): Result(1, passed=True)

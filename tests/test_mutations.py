@@ -2023,7 +2023,7 @@ MUTATIONS += [
         "        if existing_cycle is None or existing_cycle.response_complete:\n",
         "        if True:\n",
         ANSWERS,
-        "assert [200, 20",
+        " diff: 20",
     ),
     Mutation(
         "Uvicorn keeps the order of a pipeline",

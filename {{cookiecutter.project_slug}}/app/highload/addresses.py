@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 # RFC 3986, section 3. Clients do not agree about what else may stand in a user, a password, or a path.
 ADDRESS = re.compile(
@@ -150,6 +150,10 @@ def parts_of(url: str, schemes: Collection[str]) -> Address:
     parts = ADDRESS.fullmatch(rest)
     if parts is None:
         raise ValueError(form_of(scheme))
+    try:
+        unquote(parts["user"] + parts["path"], errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("must have characters of UTF-8 behind each %: write %25 for a % itself") from None
     hosts = [checked_host(host, scheme) for host in parts["hosts"].split(",")] if parts["hosts"] else []
     try:
         query = parse_qsl(parts["query"] or "", keep_blank_values=True, strict_parsing=bool(parts["query"]))

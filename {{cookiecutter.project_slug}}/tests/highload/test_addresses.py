@@ -197,6 +197,13 @@ def test_a_character_that_clients_read_differently_is_refused(character: str) ->
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("password", ["%A0", "%C3", "%ED%A0%80", "%E9t%E9"])
+def test_bytes_that_are_no_text_are_refused(password: str) -> None:
+    for url in (f"postgres://u:{password}@h/d", f"postgres://u@h/{password}"):
+        with pytest.raises(ValueError, match="%25"):
+            addresses.database_url(url)
+
+
 UNDERSTOOD = "aZ0%4023:;&=+$,!~^<>|{}`'\"é"
 REFUSED = "/@?#[]\\ \t\u3000"
 
