@@ -34,6 +34,7 @@ from app.highload.http.access import count_refusal
 from app.highload.http.deadlines import Awaited, Deadlines
 from app.highload.http.finishing import NO_STORE
 from app.highload.http.heads import Heads
+from app.highload.http.joined_writes import JoinedWrites
 from app.highload.http.problems import problem
 from app.highload.http.request_id import KEY, request_id_of
 from app.highload.logs import REQUEST_ID
@@ -101,6 +102,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to read."""
         super().connection_made(transport)
+        self._joined = JoinedWrites(transport, self.loop)
+        self.transport = cast(asyncio.Transport, self._joined)
         self._trusted = is_trusted_proxy(cast(ASGIApp, self.app), self.client)
         self.flow: Flow = Flow(transport, self.pipeline)
 
@@ -242,9 +245,9 @@ class Connection(HttpToolsProtocol):
         """Send a whole answer, and let Uvicorn go on."""
         head = self._heads.of(answer.status, answer.headers, self.server_state.default_headers, request_id)
         if len(answer.body) < LARGE:
-            self.transport.write(head + answer.body)
+            self._joined.write_now(head + answer.body)
         else:
-            self.transport.writelines([head, answer.body])
+            self._joined.writelines([head, answer.body])
         if not keep_alive or CONNECTION_CLOSE in self.server_state.default_headers:
             self.transport.close()
         self.on_response_complete()
