@@ -2521,10 +2521,18 @@ MUTATIONS += [
     Mutation(
         "a large answer is not copied for each client",
         SERVER,
-        "            self.transport.writelines([head, answer.body])\n",
-        "            self.transport.write(head + answer.body)\n",
+        "            self._joined.writelines([head, answer.body])\n",
+        "            self._joined.write_now(head + answer.body)\n",
         "highload/test_bad_clients.py::test_answers_that_nobody_reads_are_kept_once",
         "assert",
+    ),
+    Mutation(
+        "the head and the body of an answer leave at once",
+        "app/highload/http/joined_writes.py",
+        "            self._held = data\n            self._loop.call_soon(self.flush)\n",
+        "            self._transport.write(data)\n",
+        "highload/test_joined_writes.py::test_a_head_and_its_body_are_one_write",
+        "assert [b'head '] == []",
     ),
     Mutation(
         "an offer of another protocol takes no body away",
