@@ -2520,9 +2520,9 @@ MUTATIONS += [
     ),
     Mutation(
         "a large answer is not copied for each client",
-        SERVER,
-        "            self._joined.writelines([head, answer.body])\n",
-        "            self._joined.write_now(head + answer.body)\n",
+        "app/highload/http/joined_writes.py",
+        "            self._transport.writelines([head, body])\n",
+        "            self._transport.write(head + body)\n",
         "highload/test_bad_clients.py::test_answers_that_nobody_reads_are_kept_once",
         "assert",
     ),

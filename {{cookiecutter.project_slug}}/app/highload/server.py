@@ -63,8 +63,6 @@ USUAL_METHODS = frozenset([b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"])
 PIECE = 16_384
 # Bytes of a head, of trailers or of anything else that is no body, as h11 takes them.
 LONGEST_HEAD = 65_536
-# Bytes that are sent by reference; what is smaller is sent as one piece.
-LARGE = 65_536
 # Other targets may not be what they seem, or may not be any; the parser refuses those that are too long.
 USUAL_TARGET = re.compile(rb"(/(?:[\w.~-][\w./~-]{0,1000})?)(?:\?[\w.~=&-]{0,1000})?", re.ASCII)
 # What a connection takes for its last request until it has one, so that the first one is like the others.
@@ -244,10 +242,7 @@ class Connection(HttpToolsProtocol):
     def send(self, answer: Answer, request_id: bytes, *, keep_alive: bool = True) -> None:
         """Send a whole answer, and let Uvicorn go on."""
         head = self._heads.of(answer.status, answer.headers, self.server_state.default_headers, request_id)
-        if len(answer.body) < LARGE:
-            self._joined.write_now(head + answer.body)
-        else:
-            self._joined.writelines([head, answer.body])
+        self._joined.write_whole(head, answer.body)
         if not keep_alive or CONNECTION_CLOSE in self.server_state.default_headers:
             self.transport.close()
         self.on_response_complete()

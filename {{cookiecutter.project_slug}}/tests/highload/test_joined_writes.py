@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from app.highload.http.joined_writes import JoinedWrites
+from app.highload.http.joined_writes import LARGE, JoinedWrites
 
 
 class Recorded:
@@ -61,13 +61,13 @@ async def test_an_empty_body_lets_its_head_go() -> None:
 async def test_nothing_is_overtaken() -> None:
     writes, done = joined()
     writes.write(b"1")
-    writes.write_now(b"2")
-    writes.write(b"3")
-    writes.writelines([b"4", b"5"])
+    writes.write_whole(b"2", b"3")
+    writes.write(b"4")
+    writes.write(b"5" * LARGE)
     writes.write(b"6")
     assert not writes.is_closing()
     writes.close()
-    assert done == [b"12", b"3", b"45", b"6", "closed"]
+    assert done == [b"1", b"23", b"4" + b"5" * LARGE, b"6", "closed"]
     assert writes.is_closing()
     await asyncio.sleep(0)
     assert done[-1] == "closed"

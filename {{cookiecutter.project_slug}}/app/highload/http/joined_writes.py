@@ -7,6 +7,9 @@ its end; a proxy that has passed on its head can ask no other replica.
 import asyncio
 from typing import Any
 
+# Bytes that are sent by reference; what is smaller is sent as one piece.
+LARGE = 65_536
+
 
 class JoinedWrites:
     """A transport whose write waits for the next one, which goes with it, or for the next turn of the loop."""
@@ -23,28 +26,31 @@ class JoinedWrites:
     def write(self, data: bytes) -> None:
         """Hold what is written until there is more, or write it with what is held."""
         if self._held:
-            self.write_now(data)
+            held, self._held = self._held, b""
+            self._write(held, data)
             return
         if data:
             self._held = data
             self._loop.call_soon(self.flush)
 
-    def write_now(self, data: bytes) -> None:
-        """Write what is held, and this."""
-        held, self._held = self._held, b""
-        self._transport.write(held + data if held else data)
-
-    def writelines(self, lines: list[bytes]) -> None:
-        """Write what is held, and these."""
+    def write_whole(self, head: bytes, body: bytes) -> None:
+        """Write a whole answer, after what is held."""
         self.flush()
-        self._transport.writelines(lines)
+        self._write(head, body)
 
     def flush(self) -> None:
         """Write what is held."""
         if self._held:
-            self.write_now(b"")
+            held, self._held = self._held, b""
+            self._transport.write(held)
 
     def close(self) -> None:
         """Write what is held, and close the connection after that."""
         self.flush()
         self._transport.close()
+
+    def _write(self, head: bytes, body: bytes) -> None:
+        if len(body) < LARGE:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines([head, body])
