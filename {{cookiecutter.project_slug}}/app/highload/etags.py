@@ -95,7 +95,5 @@ def represent(row: BaseModel, status_code: int = 200, headers: Mapping[str, str]
     A 202 has no tag, because nothing is stored yet.
     """
     body = bytes_of(row)
-    response = Response(body, status_code, headers, media_type="application/json")
-    if status_code != ACCEPTED:
-        response.headers["ETag"] = entity_tag(body)
-    return response
+    tags = {} if status_code == ACCEPTED else {"ETag": entity_tag(body)}
+    return Response(body, status_code, tags | {**(headers or {})}, media_type="application/json")

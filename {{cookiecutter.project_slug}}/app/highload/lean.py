@@ -14,6 +14,7 @@ from copy import copy
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from inspect import getattr_static, isclass, iscoroutinefunction, signature, unwrap
 from types import FunctionType, NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
@@ -27,6 +28,8 @@ from fastapi.params import Body, Header, Path, Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Json
 from starlette.responses import JSONResponse, Response
+
+from app.highload.replaced import replaced_by
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +47,9 @@ NAMES = vars(routing)
 SOLVE = NAMES.get("solve_dependencies")
 RUN = NAMES.get("run_endpoint_function")
 telemetry_of: Callable[[], object | None] = NAMES.get("get_telemetry_data", lambda: None)
-# In the scope of a request: what an endpoint has returned.
+# In the scope of a request: what an endpoint has returned, and what answers a request that was begun on the lean way.
 RETURNED = "highload.returned"
+LEFT = "highload.left"
 REQUIRED = object()
 
 
@@ -59,13 +63,23 @@ class LeanRoute(APIRoute):
     Parameters are validated before the dependencies are called, so validators must not look at what those change.
     """
 
+    # What serves the route by itself; a router that includes it may add to what it declares.
+    lean: "Lean | None" = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.app_as_made = self.app
+
     def get_route_handler(self) -> Handler:
         """Return what serves a request: the lean way, or FastAPI's."""
         general = super().get_route_handler()
         declared = declared_by(self)
         if why_not_lean(self) is not None or not is_of_fastapi(general):
             return general
-        return Lean(declared, general, handler_of_results(self, declared))
+        lean = Lean(declared, general, handler_of_results(self, declared))
+        if declared is self:
+            self.lean = lean
+        return lean
 
 
 class Parameter(NamedTuple):
@@ -120,12 +134,20 @@ class Lean:
         self._provider = route.dependency_overrides_provider
 
     async def __call__(self, request: Request) -> Response:
-        """Answer a request, or let FastAPI answer it."""
+        """Answer a request, or let FastAPI end what was begun before it came to FastAPI's own layers."""
+        result = request.scope.pop(LEFT, None) or await self.answer(request)
+        return result if isinstance(result, Response) else await result(request)
+
+    async def answer(self, request: Request) -> Response | Handler:
+        """Return the answer to a request, or what answers it on FastAPI's way.
+
+        Raises what the endpoint or a dependency raises.
+        """
         if self._is_looked_at():
-            return await self._general(request)
+            return self._general
         arguments = await self._arguments(request)
-        if isinstance(arguments, Request):
-            return await self._general(arguments)
+        if isinstance(arguments, Exception):
+            return partial(self._refuse, arguments)
         results: list[Any] = []
         for call, named in zip(self._calls, arguments, strict=True):
             for name, number in call.results.items():
@@ -139,7 +161,10 @@ class Lean:
             response.body = b""
             return response
         request.scope[RETURNED] = result
-        return await self._finish(request)
+        return self._finish
+
+    async def _refuse(self, error: Exception, request: Request) -> Response:
+        return await self._general(request if isinstance(error, NotValid) else Unreadable(request, error))
 
     def _is_looked_at(self) -> bool:
         """Whether somebody has changed what the route depends on, or wants to see how FastAPI serves the request."""
@@ -152,20 +177,20 @@ class Lean:
                 return True
         return telemetry_of() is not None
 
-    async def _arguments(self, request: Request) -> list[dict[str, Any]] | Request:
-        """Return the arguments of each call, or the request for FastAPI, which raises what was raised here."""
+    async def _arguments(self, request: Request) -> list[dict[str, Any]] | Exception:
+        """Return the arguments of each call, or what was raised when the body was read, or NotValid."""
         body = None
         if self._has_body:
             try:
                 await request.body()
             except Exception as error:  # noqa: BLE001 - FastAPI tells them apart
-                return Unreadable(request, error)
+                return error
         try:
             if self._has_body:
                 body = await json_of(request)
             return [arguments_of(call, request, body) for call in self._calls]
         except Exception:  # noqa: BLE001 - FastAPI finds it again
-            return request
+            return NotValid()
 
 
 async def json_of(request: Request) -> Any:
@@ -386,9 +411,8 @@ def declared_by(route: APIRoute) -> APIRoute:
 
 def is_of_fastapi(handler: Handler) -> bool:
     """Whether nothing else has put itself between FastAPI and its functions."""
-    # Not `isinstance`: the wrappers of some agents pass for the function that they wrap.
-    return all(
-        type(function) is FunctionType and function.__code__.co_filename == cast(Any, module_of).__file__
+    return not any(
+        replaced_by(function, module_of.__name__)
         for function, module_of in ((handler, routing), (RUN, routing), (SOLVE, utils))
     )
 

@@ -9,21 +9,21 @@ import logging
 import re
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Sized
+from collections.abc import Callable, Collection, Sequence, Sized
 from contextlib import suppress
 from copy import copy
 from functools import cache, partial
 from socket import socket
 from time import perf_counter
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httptools
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.applications import Starlette
 from starlette.responses import Response
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Server
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -32,17 +32,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.highload.batching import Overloaded
 from app.highload.http.access import count_refusal
 from app.highload.http.deadlines import Awaited, Deadlines
-from app.highload.http.finishing import NO_STORE
+from app.highload.http.admission import BEGUN
+from app.highload.http.finishing import NO_STORE, finish
 from app.highload.http.heads import Heads
 from app.highload.http.joined_writes import JoinedWrites
 from app.highload.http.problems import problem
 from app.highload.http.request_id import KEY, request_id_of
+from app.highload.lean import LEFT, Lean
+from app.highload.lean_layer import Received, answer_to
 from app.highload.logs import REQUEST_ID
 from app.highload.metrics.instruments import SECONDS
 from app.highload.metrics.refusals import WAITING
-from app.highload.reads.answers import Answer
-from app.highload.reads.shared import NOT_SHARED
+from app.highload.reads.answers import Answer, RawHeader, whole_answer
+from app.highload.reads.shared import MARK, NOT_SHARED
 from app.highload.reads.sharing import ALONE, Outcome, Read, heed_conditions
+from app.highload.replaced import replaced_by
 from app.highload.service import Service
 
 # {%- if cookiecutter.observability +%}
@@ -116,18 +120,28 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what comes, unless requests wait that came before."""
         self._received += len(data)
-        self.flow.unparsed += data
-        self._parse()
+        flow = self.flow
+        if flow.unparsed or self.pipeline or len(data) > PIECE or self.transport.is_closing():
+            flow.unparsed += data
+            self._parse()
+            return
+        self._parse_piece(data)
+        if flow.unparsed:
+            self._parse()
 
     def _parse(self) -> None:
         while self.flow.unparsed and not self.pipeline and not self.transport.is_closing():
-            self._piece, self.flow.unparsed = self.flow.unparsed[:PIECE], self.flow.unparsed[PIECE:]
-            self._without_result += len(self._piece)
-            super().data_received(self._piece)
-            if self._without_result > LONGEST_HEAD:
-                self._refuse_head()
+            piece, self.flow.unparsed = self.flow.unparsed[:PIECE], self.flow.unparsed[PIECE:]
+            self._parse_piece(piece)
         if self.flow.unparsed:
             self.flow.pause_reading()
+
+    def _parse_piece(self, piece: bytes) -> None:
+        self._piece = piece
+        self._without_result += len(piece)
+        super().data_received(piece)
+        if self._without_result > LONGEST_HEAD:
+            self._refuse_head()
 
     def _go_on(self) -> None:
         """Parse what waited until a pipeline was answered, and read on unless the application is behind."""
@@ -212,7 +226,8 @@ class Connection(HttpToolsProtocol):
         service = self._service
         # Uvicorn has an application of its own for what exceeds its own limit.
         if app is self.app and service is not None:
-            if self._share(cycle, service):
+            app = self._begin(cycle, service)
+            if app is None:
                 return
             service.admission.expect()
         super()._start_asgi_task(cycle, app)
@@ -239,16 +254,19 @@ class Connection(HttpToolsProtocol):
             # A client that is answered before it was told to send the body may send it or not.
             self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
 
-    def send(self, answer: Answer, request_id: bytes, *, keep_alive: bool = True) -> None:
-        """Send a whole answer, and let Uvicorn go on."""
-        head = self._heads.of(answer.status, answer.headers, self.server_state.default_headers, request_id)
+    def send(
+        self, answer: Answer, request_id: bytes, *, more: Sequence[RawHeader] = (), keep_alive: bool = True
+    ) -> None:
+        """Send a whole answer with more header fields, and let Uvicorn go on."""
+        head = self._heads.of(answer.status, answer.headers, more, self.server_state.default_headers, request_id)
         self._joined.write_whole(head, answer.body)
         if not keep_alive or CONNECTION_CLOSE in self.server_state.default_headers:
             self.transport.close()
         self.on_response_complete()
 
-    def _share(self, cycle: RequestResponseCycle, service: Service) -> bool:
-        """Begin with a read that may be shared, or leave the request to the application."""
+    def _begin(self, cycle: RequestResponseCycle, service: Service) -> ASGIApp | None:
+        """Begin with a read that may be shared, or return what serves the request."""
+        application = cast(ASGIApp, self.app)
         scope = cast(Scope, cycle.scope)
         service.place(scope)
         if (
@@ -257,29 +275,49 @@ class Connection(HttpToolsProtocol):
             or service.admission.full_soon
             or service.hosts.refusal(scope)
         ):
-            return False
+            return application
         access = service.access
         if access is not None:
             if access.asks_for_addresses:
                 self._see_client(scope)
             refusal = access.ask(scope)
             if refusal is not None:
-                return self._refuse(cycle, service, refusal)
+                return None if self._refuse(cycle, service, refusal) else application
         # {% if cookiecutter.observability %}
         if service.sampling is not None and traced_by_client(scope):
-            return False
+            return application
         # {% endif %}
         read = service.reads.read_at_once(scope, self._see_client)
         if read is None:
-            return False
+            return self._lean_way(cycle, service) or application
         waiter = SharedRead(self, cycle, read, service)
         try:
             service.reads.submit(read, waiter)
         except Overloaded:
             # The application says so. To answer from here would go on to the next one of a pipeline from within.
-            return False
+            return application
         waiter.begin()
-        return True
+        return None
+
+    def _lean_way(self, cycle: RequestResponseCycle, service: Service) -> ASGIApp | None:
+        """Return what serves a request past the layers of the application, where none of them has anything to do."""
+        # {% if cookiecutter.observability %}
+        if service.sampling is not None:
+            return None
+        # {% endif %}
+        scope = cast(Scope, cycle.scope)
+        layer = service.reads.lean
+        always = scope["path"] in service.admission.always
+        if layer is None or always or not service.passes_its_layers(scope):
+            return None
+        lean = layer.find(scope)
+        if lean is None:
+            return None
+        if hasattr(scope["endpoint"], MARK):
+            del scope["endpoint"]
+            return None
+        self._see_client(scope)
+        return LeanRequest(self, cycle, service, lean)
 
     def _refuse(self, cycle: RequestResponseCycle, service: Service, refusal: Response) -> bool:
         """Refuse what looks like a read, or leave it to the application, which asks again."""
@@ -356,7 +394,7 @@ class SharedRead:
             counter = self._read.route.seen.outcomes[outcome.cache_status]
             # This is `add`, and `_send` has `observe`, without calls, which would be much of what they cost.
             counter.values[counter.base] += 1
-            self._send(heed_conditions(self._read.scope, outcome))
+            self._send(heed_conditions(self._read.scope, outcome.answer), outcome.cache_status)
 
     def set_exception(self, exception: Exception) -> None:
         """Tell the client that too many wait. To anything else there is no answer, so hang up."""
@@ -381,7 +419,7 @@ class SharedRead:
         # Later, because the server walks through its tasks to cancel them.
         self._connection.loop.call_soon(self._tasks.discard, self)
 
-    def _send(self, answer: Answer | None) -> None:
+    def _send(self, answer: Answer | None, more: Sequence[RawHeader] = ()) -> None:
         end(self._cycle)
         if answer is None:
             return
@@ -393,11 +431,58 @@ class SharedRead:
         values[row + 1 + bisect_left(SECONDS, seconds)] += 1
         if not self._connection.transport.is_closing():
             request_id = cast(Scope, self._cycle.scope)[KEY]
-            self._connection.send(answer, request_id, keep_alive=self._cycle.keep_alive)
+            self._connection.send(answer, request_id, more=more, keep_alive=self._cycle.keep_alive)
 
     def _end(self) -> None:
         self._ended = True
         self._service.admission.leave()
+
+
+class LeanRequest:
+    """The application for a request that needs nothing of the layers: it calls the route, and its connection answers.
+
+    What it does itself is what the layers do for such a request: it names it for the log, holds a place in `Admission`,
+    and counts it. Whatever turns out to need more is left to the application.
+    """
+
+    __slots__ = ("_connection", "_cycle", "_lean", "_service")
+
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle, service: Service, lean: Lean) -> None:
+        self._connection = connection
+        self._cycle = cycle
+        self._service = service
+        self._lean = lean
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request."""
+        application = cast(ASGIApp, self._connection.app)
+        admission = self._service.admission
+        # The client may be slow, and JSON in UTF-8 has no NUL.
+        if self._cycle.more_body or admission.full or b"\0" in self._cycle.body:
+            del scope["endpoint"]
+            await application(scope, receive, send)
+            return
+        REQUEST_ID.set(scope[KEY].decode())
+        scope["app"] = self._service
+        scope[BEGUN] = perf_counter()
+        received = Received(receive)
+        admission.enter()
+        try:
+            response = await answer_to(Request(scope, received, send), self._lean)
+        finally:
+            admission.leave()
+        answer = response and whole_answer(response)
+        if not answer:
+            scope.setdefault(LEFT, response)
+            await application(scope, received.again, send)
+            return
+        if self._connection.flow.write_paused:
+            await self._connection.flow.drain()
+        answer = answer._replace(headers=finish(scope["method"], answer.status, answer.headers))
+        end(self._cycle)
+        self._service.requests.observe(scope, answer.status, perf_counter() - scope[BEGUN])
+        if not self._connection.transport.is_closing():
+            self._connection.send(answer, scope[KEY], keep_alive=self._cycle.keep_alive)
 
 
 def end(cycle: RequestResponseCycle) -> None:
@@ -536,9 +621,7 @@ def changed_call(kind: type[Service]) -> str | None:
             continue
         if owner not in (Service, FastAPI, Starlette):
             return f"{owner.__name__} has a __call__ of its own"
-        # Not `isinstance`: the wrappers of some agents pass for the function that they wrap.
-        culprit = call.__code__.co_filename if type(call) is FunctionType else type(call).__module__
-        if culprit != sys.modules[owner.__module__].__file__:
+        if culprit := replaced_by(call, owner.__module__):
             return f"{culprit} has replaced a method of {owner.__name__}"
     return None
 

@@ -26,6 +26,7 @@ from app.highload.http.requests import ACTIVE, LIMIT, Requests
 from app.highload.http.root_path import RootPathTaken, place, refuse_routes_below
 from app.highload.http.security_headers import SecurityHeaders
 from app.highload.lean import LeanRoute, warn_of_other_release
+from app.highload.lean_layer import LeanLayer
 from app.highload.metrics.process import looked_at, observed_process
 from app.highload.metrics.slots import memory
 from app.highload.outside import ANY
@@ -43,11 +44,16 @@ NOT_STARTED = (
 )
 
 
+# A request with one of these is for the layers.
+LOOKED_AT = frozenset([b"expect", b"if-match", b"transfer-encoding"])
+
+
 class Service(FastAPI):
     """A FastAPI application for high load.
 
     Its layers are, from the outside: request id, security headers, admission, allowed hosts, access, the bound on
-    bodies, the middleware that is added to it, HEAD, what a write expects, shared reads, and then FastAPI's own.
+    bodies, the middleware that is added to it, HEAD, what a write expects, shared reads, the lean way, and then
+    FastAPI's own.
 
     At most `limit_concurrency` requests are in progress, but for those to the paths in `always`. `access` decides who
     may use the service, and how often. Bodies have at most `max_body_bytes`. `max_waiting` bounds those who wait for
@@ -155,6 +161,7 @@ class Service(FastAPI):
             Middleware(HeadAsGet, router=self.router),
             Middleware(Expectations, router=self.router),
             Middleware(SharedReadsLayer, reads=self.reads),
+            Middleware(LeanLayer, router=self.router),
         ]
         try:
             self._own_stack = super().build_middleware_stack()
@@ -176,6 +183,16 @@ class Service(FastAPI):
         self.place(scope)
         send = self.security.add_to(identified(scope, send))
         await self.admission(scope, receive, partial(send_finished, send, scope.get("method", "GET")))
+
+    def passes_its_layers(self, scope: Scope) -> bool:
+        """Whether neither the bound on bodies nor what a write expects looks twice at a request, by its header fields."""
+        fields: dict[bytes, bytes] = dict(scope["headers"])
+        return (
+            len(fields) == len(scope["headers"])
+            and LOOKED_AT.isdisjoint(fields)
+            and b"+" not in fields.get(b"content-type", b"")
+            and int(fields.get(b"content-length", b"0")) <= self._max_body_bytes
+        )
 
     def place(self, scope: Scope) -> None:
         """Put a request below the root path; it may be done twice."""

@@ -40,6 +40,7 @@ from app.highload.reads.sharing import LONGEST_KEY
 from app.highload.server import LONGEST_HEAD, PIECE, Connection, http_protocol, say_once
 from app.highload.service import Service
 from tests.conftest import in_database, lines_of, running
+from tests.highload import lean_routes
 from tests.highload.notes import Base, creation_held, insert_notes, new_note, notes_service, router
 from tests.waiting import eventually, settle
 
@@ -168,6 +169,13 @@ def patch(content_type: str, body: bytes) -> bytes:
     return request(f"/notes/{NO_NOTE}", *fields, method="PATCH", body=body)
 
 
+def lean(kind: str = "plain", *fields: str, text: bytes = b"x") -> bytes:
+    """Return a POST to a lean route."""
+    body = b'{"text": "%b"}' % text
+    fields = ("Content-Type: application/json", f"Content-Length: {len(body)}", *fields)
+    return request(f"/lean?kind={kind.replace(' ', '%20')}", *fields, method="POST", body=body)
+
+
 BAD_HOSTS = ["", " a b", " a/b", " a@b", " a, b", " a:b", " [::1", " a:80:80"]
 CHUNKED = "Transfer-Encoding: chunked"
 EXPECTS = "Expect: 100-continue"
@@ -215,6 +223,10 @@ TARGETS = {
     "/moved": short(307),
     "/fields": short(),
     "/large": short(),
+    "/lean/7": short(),
+    "/lean/7?kind=page": short(),
+    "/lean/x": long(422),
+    "/lean/7/tasks": long(),
 }
 # The same where h11 has no idea of URLs.
 URLS = {
@@ -303,6 +315,41 @@ BODIES = {
     "GET with a body that is too large": (request("/notes", "Content-Length: 400000", body=LARGE_BODY), long(413)),
     "HEAD with a body": (request("/notes", "Content-Length: 3", method="HEAD", body=b"abc"), to_head(200)),
 }
+# Requests to lean routes, and whether they end the connection.
+LEAN = {
+    "POST": (lean(), short(201)),
+    "tagged": (lean("tagged"), short()),
+    "cacheable": (lean("cacheable"), short()),
+    "page": (lean("page"), short()),
+    "policy": (lean("policy"), short()),
+    "upper": (lean("upper"), short()),
+    "error": (lean("error"), short(418)),
+    "nothing": (lean("nothing"), short(204)),
+    "not modified": (lean("not modified"), short(304)),
+    "named": (lean("named"), long()),
+    "background": (lean("background"), long()),
+    "stream": (lean("stream"), long()),
+    "no length": (lean("no length"), long()),
+    "no kind": (lean("unknown"), long(500)),
+    "DELETE": (request("/lean/0", method="DELETE"), short(204)),
+    "DELETE of what is in use": (request("/lean/1", method="DELETE"), long(409)),
+    "DELETE that fails": (request("/lean/2", method="DELETE"), long(500)),
+    "DELETE of no number": (request("/lean/x", method="DELETE"), long(422)),
+    "PUT": (lean().replace(b"POST /lean?kind=plain", b"PUT /lean/1"), short()),
+    "PATCH": (request("/lean/1", method="PATCH"), short()),
+    "PATCH for a proxy": (
+        request("/lean/1", "X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: https", method="PATCH"),
+        short(),
+    ),
+    "OPTIONS": (request("/lean/1", method="OPTIONS"), long(405)),
+    "If-Match": (lean("plain", 'If-Match: "x"'), long(412)),
+    "another type": (lean().replace(b"application/json", b"application/problem+json"), long(415)),
+    "a zero": (lean(text=b"\0"), long(400)),
+    "no JSON": (lean(text=b'"'), long(422)),
+    "an umlaut": (lean(text="\xfc".encode()), short(201)),
+    "two types": (lean("plain", "Content-Type: application/json"), long(201)),
+    "too large": (lean(text=b"x" * 70_000), long(413)),
+}
 READ = request("/notes"), short()
 TEN_KINDS = [
     READ,
@@ -332,6 +379,7 @@ def cases() -> Iterator[tuple[str, Case]]:
     yield from bad_requests()
     yield from bodies()
     yield from pipelines()
+    yield from lean_cases()
 
 
 def heads() -> Iterator[tuple[str, Case]]:
@@ -429,6 +477,23 @@ def pipelines() -> Iterator[tuple[str, Case]]:
     for data, answer in TEN_KINDS[::2]:
         cut = [Step([data[:place], data[place:]], [answer]) for place in range(1, len(data))]
         yield f"cut everywhere: {data[:30]!r}", Case([*cut, Step([bytes([byte]) for byte in data], [answer])])
+
+
+def lean_cases() -> Iterator[tuple[str, Case]]:
+    for name, (data, expected) in LEAN.items():
+        fails = expected.status == 500
+        if fails:
+            yield f"lean: {name}", once(data, expected, closes=True)._replace(closes_when_full=False)
+            continue
+        yield f"lean: {name}, between reads", once(READ[0] + data + READ[0], READ[1], expected, READ[1])
+        yield f"lean: {name}, twice", once(data * 2, expected, expected)
+        last = data.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
+        ends = once(last, expected._replace(by=By.APPLICATION), closes=True)
+        yield f"lean: {name} and close", ends._replace(like_when_full=name != "too large")
+        either = expected._replace(by=By.EITHER)
+        head, _, body = data.partition(b"\r\n\r\n")
+        yield f"lean: {name}, in pieces", Case([Step([head, b"\r\n\r\n", *pieces(body, 5)], [either])])
+    yield "lean: last", once(lean("last"), long(), closes=True)._replace(closes_when_full=False)
 
 
 CASES = list(cases())
@@ -922,7 +987,9 @@ async def full_servers(filled_database_url: str) -> AsyncGenerator[dict[type, ht
 
 
 def service(database_url: str, *routers: APIRouter, **options: Any) -> Service:
-    return notes_service(database_url=database_url, routers=[router, health.router, extra, *routers], **options)
+    return notes_service(
+        database_url=database_url, routers=[router, health.router, extra, lean_routes.router, *routers], **options
+    )
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES])
@@ -942,6 +1009,14 @@ async def test_answers_are_those_of_the_plain_protocol(
     if By.EITHER not in givers:
         probes = 0 if case.closes else 1
         assert reached == givers.count(By.APPLICATION) + probes
+
+
+@pytest.mark.parametrize("kind", ["two lines", "no name"])
+async def test_an_answer_that_is_none_ends_the_connection(servers: dict[type, httpx2.AsyncClient], kind: str) -> None:
+    case = Case([Step([lean(kind, text=b"xx")], [])], closes=True)
+    ours = await outcome(servers[Connection], case)
+    assert (ours.answers, ours.end) == ([], "closed")
+    assert ours == await outcome(servers[HttpToolsProtocol], case)
 
 
 @asynccontextmanager

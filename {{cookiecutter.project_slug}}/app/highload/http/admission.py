@@ -8,7 +8,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.highload.http.problems import OVERLOADED, RETRY_AFTER, TOO_MANY_WAIT, ProblemError, overloaded
 from app.highload.http.requests import Requests
+from app.highload.lean import LEFT
 from app.highload.metrics.refusals import OVERLOAD
+
+
+# In the scope of a request: when the server has begun with it, where it did so before the application.
+BEGUN = "highload.begun"
 
 
 class Admission:
@@ -18,7 +23,8 @@ class Admission:
     those that are idle take nothing from anybody, and neither does a request while it waits for its client, to send
     the rest of the body or to read. Where its place is taken meanwhile, it is refused like the others.
 
-    The paths in `always` are let in however many requests are inside.
+    The paths in `always` are let in however many requests are inside, and so is a request that the server has begun to
+    serve the lean way.
 
     The server asks it, too, and counts here what it answers itself. The answers of the application are counted in
     `requests`.
@@ -59,7 +65,7 @@ class Admission:
             await self._app(scope, receive, send)
             return
         always = scope["path"] in self.always
-        if self.full and not always:
+        if self.full and not always and LEFT not in scope:
             self.requests.refuse(scope["method"], self._refusal.status_code)
             await self._refusal(scope, receive, send)
             return
@@ -71,7 +77,7 @@ class Admission:
 
     def _counted(self, scope: Scope, send: Send) -> Send:
         """Return what counts the request before the last message of its answer is sent."""
-        begun = perf_counter()
+        begun: float = scope.get(BEGUN) or perf_counter()
         status = 0
 
         async def send_counted(message: Message) -> None:

@@ -18,6 +18,8 @@ class JoinedWrites:
         self._transport = transport
         self._loop = loop
         self._held = b""
+        # It is asked several times for each request.
+        self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         """Return what it does not change of the transport."""
@@ -35,7 +37,8 @@ class JoinedWrites:
 
     def write_whole(self, head: bytes, body: bytes) -> None:
         """Write a whole answer, after what is held."""
-        self.flush()
+        if self._held:
+            self.flush()
         self._write(head, body)
 
     def flush(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple, Self
 
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Scope
 from app.highload.etags import entity_tag
 
 OK = 200
+ETAG = b"etag"
 STATUSES = range(200, 600)
 
 logger = logging.getLogger(__name__)
@@ -73,17 +75,29 @@ class Answer(NamedTuple):
         Others may write to where it was kept: its head cannot end early, and its body is as long as it says.
         """
         head, _, body = dump.partition(b"\r\n\r\n")
-        headers: list[RawHeader] = []
-        lengths: list[bytes] = []
-        for line in head.split(b"\r\n"):
-            name, colon, value = line.partition(b": ")
-            if not colon or not NAME.fullmatch(name) or UNSAFE.search(value) or name in NEVER_KEPT:
-                return None
-            if name == b"content-length":
-                lengths.append(value)
-            headers.append((name, value))
-        is_whole = lengths == [b"%d" % len(body)] and headers[0][0] == b"etag"
-        return cls(OK, headers, body) if is_whole else None
+        first, _, rest = head.partition(b"\r\n")
+        tag = kept_field(first)
+        fields = kept_fields(rest)
+        if tag is None or tag[0] != ETAG or fields is None:
+            return None
+        lengths = [value for name, value in fields if name == b"content-length"]
+        return cls(OK, [tag, *fields], body) if lengths == [b"%d" % len(body)] else None
+
+
+def kept_field(line: bytes) -> RawHeader | None:
+    """Return a header field of a kept answer, or None for what no answer is kept with."""
+    name, colon, value = line.partition(b": ")
+    if not colon or not NAME.fullmatch(name) or UNSAFE.search(value) or name in NEVER_KEPT:
+        return None
+    return name, value
+
+
+# Most answers of a route are kept with the same fields but for their tags.
+@lru_cache(maxsize=256)
+def kept_fields(lines: bytes) -> tuple[RawHeader, ...] | None:
+    """Return the header fields of a kept answer, or None where one of them is none."""
+    fields = [kept_field(line) for line in lines.split(b"\r\n")]
+    return None if None in fields else tuple(field for field in fields if field)
 
 
 async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
@@ -122,12 +136,41 @@ async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
         logger.exception("the application failed at %s", scope["path"])
     if not complete or status not in STATUSES:
         raise RuntimeError("the application ended without a whole answer")
-    body = b"" if status in WITHOUT_BODY else b"".join(chunks)
+    return finished(status, headers, b"".join(chunks))
+
+
+def finished(status: int, headers: Iterable[RawHeader], body: bytes) -> Answer:
+    """Return the answer that an application has sent; a 200 gets the entity tag of its bytes.
+
+    Raises RuntimeError for header fields that are not safe.
+    """
+    body = b"" if status in WITHOUT_BODY else body
     fields = fields_of(status, headers, body)
     if status == OK:
         # The tag of these bytes, whatever the application has said.
-        fields = [(b"etag", entity_tag(body).encode()), *(field for field in fields if field[0] != b"etag")]
+        fields = [(ETAG, entity_tag(body).encode()), *(field for field in fields if field[0] != ETAG)]
     return Answer(status, fields, body)
+
+
+def whole_answer(response: Response) -> Answer | None:
+    """Return the answer that a response is, if the server sends nothing else of it.
+
+    None is for one whose fields say more of the connection than the length of the body, or are not safe.
+    """
+    status, body = response.status_code, bytes(response.body)
+    headers = [(name.lower(), value) for name, value in response.raw_headers]
+    lengths = [value for name, value in headers if name in FRAMING_HEADERS]
+    if lengths != ([] if status in WITHOUT_BODY else [b"%d" % len(body)]) or (body and status in WITHOUT_BODY):
+        return None
+    if status not in STATUSES or UNSAFE.search(b"".join(chain.from_iterable(headers))):
+        return None
+    return Answer(status, headers, body) if are_names(*(name for name, _ in headers)) else None
+
+
+@lru_cache(maxsize=256)
+def are_names(*names: bytes) -> bool:
+    """Whether these are names of header fields."""
+    return all(NAME.fullmatch(name) for name in names)
 
 
 def fields_of(status: int, headers: Iterable[RawHeader], body: bytes) -> list[RawHeader]:

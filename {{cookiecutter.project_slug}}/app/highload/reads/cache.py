@@ -148,9 +148,10 @@ class ResponseCache:
     async def _look_up_batch(self, batch: Sequence[Wanted]) -> Sequence[Found]:
         if self._missed or self._cooling_down():
             return [NOT_ASKED] * len(batch)
-        places = list(dict.fromkeys(place for wanted in batch for place in wanted.places))
-        keys = list(dict.fromkeys(wanted.key for wanted in batch))
-        asked = [*map(self._key_of, places), *(self._prefix + key for key in keys)]
+        # All that wait for a key depend on the same places.
+        places_of = dict(batch)
+        places = list(dict.fromkeys(place for places in places_of.values() for place in places))
+        asked = [*map(self._key_of, places), *(self._prefix + key for key in places_of)]
         try:
             replies = cast(list[bytes | None], await self._node.ask(lambda redis: redis.mget(*asked)))
             tokens = dict(zip(places, replies[: len(places)], strict=True))
@@ -161,10 +162,9 @@ class ResponseCache:
             LOOK_UPS.failures.add()
             self._cool_down(error)
             return [NOT_ASKED] * len(batch)
-        values = dict(zip(keys, replies[len(places) :], strict=True))
-        # All that wait for a key depend on the same places.
-        found = {wanted.key: found_in(values[wanted.key], generation_of(wanted, known)) for wanted in set(batch)}
-        return [found[wanted.key] for wanted in batch]
+        values = zip(places_of.items(), replies[len(places) :], strict=True)
+        found = {key: found_in(value, generation_of(places, known)) for (key, places), value in values}
+        return [found[key] for key, _ in batch]
 
     async def keep(self, key: str, answer: Answer, generation: bytes) -> None:
         """Keep an answer that was made of data read after `generation` was; all that wait share one round trip."""
@@ -273,9 +273,9 @@ def new_token() -> bytes:
     return secrets.token_bytes(TOKEN_BYTES)
 
 
-def generation_of(wanted: Wanted, tokens: Mapping[str, bytes]) -> bytes:
+def generation_of(places: Collection[str], tokens: Mapping[str, bytes]) -> bytes:
     """Return the generation of an answer: a digest of the tokens of its places."""
-    return blake2b(b"".join([tokens[place] for place in wanted.places]), digest_size=TOKEN_BYTES).digest()
+    return blake2b(b"".join([tokens[place] for place in places]), digest_size=TOKEN_BYTES).digest()
 
 
 def found_in(value: bytes | None, generation: bytes) -> Found:

@@ -20,14 +20,13 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from app.highload.generations import ANYTHING, Source
 from app.highload.lean import LeanRoute
+from app.highload.lean_layer import MATCHES
 from app.highload.metrics.instruments import Counter, KeyedHistograms
 from app.highload.reads.dependencies import Guard, Opened, Partition
 
 MARK = "shared_read"
 # Routes that are served by one of these take of a request what they declare.
 HANDLERS = (APIRoute.get_route_handler, LeanRoute.get_route_handler)
-# Routes whose `matches` is one of these are chosen by their path and method alone.
-MATCHES = (APIRoute.matches, Route.matches, Mount.matches)
 
 # A request with one of these passes by: it may get an answer of its own, or a part of one, or it announces a body.
 NOT_SHARED = frozenset([b"content-length", b"transfer-encoding", b"range"])
@@ -72,7 +71,7 @@ class Seen:
     __slots__ = ("durations", "outcomes")
 
     durations: KeyedHistograms
-    outcomes: Mapping[tuple[bytes, bytes], Counter]
+    outcomes: Mapping[Sequence[tuple[bytes, bytes]], Counter]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,10 +93,6 @@ class SharedRoute:
     sources: tuple[Source, ...]
     fixed_places: tuple[str, ...] | None
     seen: Seen
-
-    def places(self, path: str) -> tuple[str, ...]:
-        """Return what the answers for a path of the route depend on."""
-        return places_of_path(self, path) if self.fixed_places is None else self.fixed_places
 
 
 @dataclass(frozen=True, slots=True)

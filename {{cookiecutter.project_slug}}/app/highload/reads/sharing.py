@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from fastapi import FastAPI
 from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
@@ -21,18 +21,19 @@ from app.highload.batching import Batcher, Flushes, Overloaded, Waiter
 from app.highload.generations import NO_KEY, Announced, listen, unnamed
 
 # {%- endif +%}
+from app.highload.lean_layer import LeanLayer, answer_to
 from app.highload.logs import REQUEST_ID
 from app.highload.metrics.instruments import Counter, counter
 from app.highload.metrics.refusals import WAITING
 from app.highload.pagination import CURSOR, link_to_next, listen_for_pages
-from app.highload.reads.answers import OK, Answer, RawHeader, answer_of
+from app.highload.reads.answers import OK, Answer, RawHeader, answer_of, finished
 
 # {%- if cookiecutter.caching +%}
 from app.highload.reads.cache import Found, ResponseCache, Wanted
 
 # {%- endif +%}
 from app.highload.reads.dependencies import GRANTED, Granted, Guard
-from app.highload.reads.shared import CREDENTIALS, SharedRoute, SharedRoutes
+from app.highload.reads.shared import CREDENTIALS, SharedRoute, SharedRoutes, places_of_path
 
 # {%- if cookiecutter.observability +%}
 from app.highload.tracing.spans import follow, serve_route
@@ -50,11 +51,12 @@ LONGEST_KEY = 1024
 NOT_MODIFIED = 304
 FIRST_ERROR = 400
 
-MISS = (b"x-cache", b"miss")
-SHARED = (b"x-cache", b"shared")
-BYPASS = (b"x-cache", b"bypass")
+# Where an answer comes from, as the header field that says so.
+MISS = ((b"x-cache", b"miss"),)
+SHARED = ((b"x-cache", b"shared"),)
+BYPASS = ((b"x-cache", b"bypass"),)
 # {% if cookiecutter.caching %}
-HIT = (b"x-cache", b"hit")
+HIT = ((b"x-cache", b"hit"),)
 # {% endif %}
 
 CACHE_CONTROL = b"cache-control"
@@ -92,7 +94,7 @@ class Shared(NamedTuple):
     """An answer, and how this request came by it."""
 
     answer: Answer
-    cache_status: RawHeader
+    cache_status: Sequence[RawHeader]
 
 
 # What a waiter gets: None means that the application has to run for its request alone.
@@ -138,6 +140,7 @@ class SharedReads:
         self._scheme = url.scheme
         self._host = url.netloc.encode()
         self._app: ASGIApp
+        self.lean: LeanLayer | None
         self._routes: SharedRoutes
         self._errors_may_be_personal: bool
         # What the lifespan yields.
@@ -155,6 +158,7 @@ class SharedReads:
         Raises CannotShare.
         """
         self._app = app
+        self.lean = app if isinstance(app, LeanLayer) else None
         self._routes = SharedRoutes(self._service.router.routes, checks_credentials=self._checks_credentials)
         for route, path in self._routes.paths.items():
             route.seen.outcomes = counters_of(path)
@@ -197,7 +201,8 @@ class SharedReads:
         if outcome is None:
             return None
         read.route.seen.outcomes[outcome.cache_status].add()
-        return heed_conditions(read.scope, outcome)
+        answer = heed_conditions(read.scope, outcome.answer)
+        return answer._replace(headers=[*answer.headers, *outcome.cache_status])
 
     def read_at_once(self, scope: Scope, see_client: Callable[[Scope], None] = leave) -> Read | None:
         """Return the read that a request is, or None where it is none or that cannot be told without waiting.
@@ -254,8 +259,10 @@ class SharedReads:
 
     # {% if cookiecutter.caching %}
     def _places_of(self, read: Read) -> tuple[str, ...]:
+        if read.route.fixed_places is not None:
+            return read.route.fixed_places
         path: str = read.scope["path"]
-        return read.route.places(path.removeprefix(read.scope.get("root_path", "")))
+        return places_of_path(read.route, path.removeprefix(read.scope.get("root_path", "")))
 
     def may_keep(self, read: Read, reads: set[Announced]) -> bool:
         """Tell whether a run has read only what its route names; the log says once of a route that it has not."""
@@ -282,7 +289,7 @@ class SharedReads:
         REQUEST_ID.set(uuid7().hex)
         pages = listen_for_pages()
         try:
-            answer = await answer_of(self._app, scope)
+            answer = await self._answer_of(scope)
         except Exception as error:  # noqa: BLE001 - it is logged with its answer
             answer = await self._answer_to_error(error, scope)
         # A route that was added later may have taken the place of the one that the key was made for.
@@ -294,6 +301,12 @@ class SharedReads:
         if answer.status == OK and (link := next_page(read.route, pages, scope["query_string"])):
             answer = answer.with_default(b"link", link)
         return answer.with_default(CACHE_CONTROL, cache_control(read.route, answer.status))
+
+    async def _answer_of(self, scope: Scope) -> Answer:
+        lean = self.lean and self.lean.find(scope)
+        if lean and (response := await answer_to(Request(scope), lean)):
+            return finished(response.status_code, response.raw_headers, bytes(response.body))
+        return await answer_of(self._app, scope)
 
     async def _answer_to_error(self, error: Exception, scope: Scope) -> Answer:
         async def fail(*_: object) -> None:
@@ -328,7 +341,7 @@ class SharedReads:
     def _read(self, route: SharedRoute, grants: Grants, scope: Scope) -> Read | None:
         """Return a read with its key: what is the same in all requests that may share an answer."""
         headers: list[RawHeader] = scope["headers"]
-        if not route.not_shared.isdisjoint([name for name, _ in headers]):
+        if not route.not_shared.isdisjoint(dict(headers)):
             return None
         path: str = scope["path"]
         query = declared_query(route, scope["query_string"])
@@ -386,14 +399,13 @@ class SharedReadsLayer:
 class LookUp:
     """The waiter for a look-up: what is not kept is rendered."""
 
+    __slots__ = ("_read", "_reads", "_waiter", "done")
+
     def __init__(self, reads: SharedReads, read: Read, waiter: Waiter[Outcome]) -> None:
         self._reads = reads
         self._read = read
         self._waiter = waiter
-
-    def done(self) -> bool:
-        """Tell whether nobody waits for the answer any more."""
-        return self._waiter.done()
+        self.done = waiter.done
 
     def set_result(self, found: Found) -> None:
         """Pass the kept answer on, or get one."""
@@ -450,21 +462,24 @@ class Render:
         return [Shared(answer, MISS), *[Shared(answer, SHARED)] * (len(reads) - 1)]
 
 
-def counters_of(path: str) -> dict[RawHeader, Counter]:
+def counters_of(path: str) -> dict[Sequence[RawHeader], Counter]:
     """Return the counters of the answers of a shared route, by how requests came by them."""
     name, meaning = "highload_reads_total", "Answers of shared routes, by X-Cache."
-    return {outcome: counter(name, meaning, http_route=path, outcome=outcome[1].decode()) for outcome in OUTCOMES}
+    return {
+        outcome: counter(name, meaning, http_route=path, outcome=value.decode())
+        for outcome in OUTCOMES
+        for _, value in outcome
+    }
 
 
-def heed_conditions(scope: Scope, shared: Shared) -> Answer:
+def heed_conditions(scope: Scope, answer: Answer) -> Answer:
     """Return what a request gets of a shared answer, which may be that it has not changed."""
-    (status, headers, body), cache_status = shared
-    if status == OK:
+    if answer.status == OK:
         for name, value in scope["headers"]:
-            if name == b"if-none-match" and matches(value, headers[0][1]):
-                kept = [field for field in headers if field[0] in OF_NOT_MODIFIED]
-                return Answer(NOT_MODIFIED, [*kept, cache_status], b"")
-    return Answer(status, [*headers, cache_status], body)
+            if name == b"if-none-match" and matches(value, answer.headers[0][1]):
+                kept = [field for field in answer.headers if field[0] in OF_NOT_MODIFIED]
+                return Answer(NOT_MODIFIED, kept, b"")
+    return answer
 
 
 def declared_query(route: SharedRoute, query: bytes) -> str:
@@ -518,7 +533,7 @@ def alone(send: Send, scope: Scope, route: SharedRoute) -> Send:
             if not_modified:
                 fields = [field for field in answer.headers if not field[0].startswith(b"content-")]
                 answer = Answer(NOT_MODIFIED, fields, b"")
-            message = {**message, "status": answer.status, "headers": [*answer.headers, BYPASS]}
+            message = {**message, "status": answer.status, "headers": [*answer.headers, *BYPASS]}
         elif not_modified:
             message = {**message, "body": b""}
         await send(message)
