@@ -20,6 +20,7 @@ from app.highload.addresses import NO_PREPARED_STATEMENTS, is_sqlite
 from app.highload.metrics.instruments import gauge
 from app.highload.metrics.process import looked_at
 from app.highload.sqlite import behave_as_postgresql
+from app.highload.turns import Lease, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine, *, pool_size: int, timeout: float) -> None:
         self._timeout = timeout
-        self._turn = asyncio.Semaphore(pool_size)
+        self._turns = Turns(pool_size)
         self._quiet_until = -math.inf
         self._abandoned: set[asyncio.Task[Any]] = set()
         self._engine = engine
@@ -104,7 +105,7 @@ class Database:
 
         Raises DatabaseUnavailable.
         """
-        return await self._run(self._autocommit.connect, work)
+        return await self._run(self._read_in_turn(work))
 
     async def write[T](self, work: Work[T]) -> T:
         """Run work in one transaction and commit it. The work may run twice, so it must be idempotent.
@@ -114,7 +115,7 @@ class Database:
 
         Raises ContentRefused, or DatabaseUnavailable; after the latter the transaction may have been committed.
         """
-        return await self._run(self._engine.begin, work)
+        return await self._run(self._write_in_turn(work))
 
     async def ping(self) -> None:
         """Ask for nothing and get it.
@@ -123,9 +124,9 @@ class Database:
         """
         await self.read(lambda connection: connection.execute(text("SELECT 1")))
 
-    async def _run[T](self, connect: Connect, work: Work[T]) -> T:
+    async def _run[T](self, attempt: Coroutine[Any, Any, T]) -> T:
         try:
-            return await self._within_deadline(connect, work)
+            return await self._within_deadline(attempt)
         except DatabaseUnavailable as error:
             self._log(error)
             raise
@@ -136,8 +137,8 @@ class Database:
             self._quiet_until = now + QUIET
             logger.warning("the database cannot be used: %s", error)
 
-    async def _within_deadline[T](self, connect: Connect, work: Work[T]) -> T:
-        attempt = asyncio.create_task(self._in_turn(connect, work))
+    async def _within_deadline[T](self, work: Coroutine[Any, Any, T]) -> T:
+        attempt = asyncio.create_task(work)
         try:
             done, _ = await asyncio.wait([attempt], timeout=self._timeout)
         except asyncio.CancelledError:
@@ -148,9 +149,19 @@ class Database:
             raise DatabaseUnavailable(f"no answer within {self._timeout:g} seconds")
         return attempt.result()
 
-    async def _in_turn[T](self, connect: Connect, work: Work[T]) -> T:
-        async with self._turn:
-            return await run_work(connect, work)
+    async def _read_in_turn[T](self, work: Work[T]) -> T:
+        lease = await self._turns.take(reads=True) or Lease(self._autocommit.connect)
+        try:
+            return await run_work(lease.connection, work)
+        finally:
+            await self._turns.give(lease)
+
+    async def _write_in_turn[T](self, work: Work[T]) -> T:
+        await self._turns.take(reads=False)
+        try:
+            return await run_work(self._engine.begin, work)
+        finally:
+            await self._turns.give(None)
 
     def _abandon(self, attempt: asyncio.Task[Any]) -> None:
         # Closing a connection to a frozen server takes its time, and no caller should wait for it.

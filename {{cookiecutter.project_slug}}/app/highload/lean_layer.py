@@ -66,7 +66,7 @@ class LeanLayer:
             await self._app(scope, received.again, send)
 
     def find(self, scope: Scope) -> Lean | None:
-        """Return what serves the route of a request the lean way, and put the route into the scope as the router does."""
+        """Return what serves the route of a request the lean way, and put that into the scope as the router does."""
         routes = self._router.routes
         if len(routes) != len(self._known) or not all(map(is_, routes, self._known)):
             self._look_at([*routes])

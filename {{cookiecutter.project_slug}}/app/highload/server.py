@@ -31,8 +31,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.highload.batching import Overloaded
 from app.highload.http.access import count_refusal
-from app.highload.http.deadlines import Awaited, Deadlines
 from app.highload.http.admission import BEGUN
+from app.highload.http.deadlines import Awaited, Deadlines
 from app.highload.http.finishing import NO_STORE, finish
 from app.highload.http.heads import Heads
 from app.highload.http.joined_writes import JoinedWrites

@@ -185,7 +185,7 @@ class Service(FastAPI):
         await self.admission(scope, receive, partial(send_finished, send, scope.get("method", "GET")))
 
     def passes_its_layers(self, scope: Scope) -> bool:
-        """Whether neither the bound on bodies nor what a write expects looks twice at a request, by its header fields."""
+        """Whether no layer has anything to do for a request, by its header fields."""
         fields: dict[bytes, bytes] = dict(scope["headers"])
         return (
             len(fields) == len(scope["headers"])

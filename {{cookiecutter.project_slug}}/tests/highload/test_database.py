@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import pytest
-from sqlalchemy import make_url, select, text, update
+from sqlalchemy import event, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,7 +29,7 @@ from app.highload.database import (
 from tests.conftest import in_database
 from tests.highload.notes import NAME, NOTES, insert_notes, new_note
 from tests.proxy import proxied
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import PATIENCE, eventually, settle
 
 type Open = Callable[..., AbstractAsyncContextManager[Database]]
 
@@ -117,6 +117,77 @@ async def test_whoever_waits_for_a_connection_gets_it_in_turn(each_database_url:
     async with open_database(each_database_url, name=NAME, pool_size=2, timeout=PATIENCE) as database:
         await asyncio.gather(*(ask_again_and_again(database) for _ in range(clients)))
     assert max(passed_over) <= 2 * clients
+
+
+@asynccontextmanager
+async def counting_takes(url: str, *, pool_size: int) -> AsyncGenerator[tuple[Database, list[object]]]:
+    """Open a database, and note each connection that is taken from its pool."""
+    taken: list[object] = []
+    async with open_database(url, name=NAME, pool_size=pool_size, timeout=PATIENCE) as database:
+        event.listen(database._engine.sync_engine.pool, "checkout", lambda *_: taken.append(1))
+        yield database, taken
+
+
+async def test_a_read_hands_its_connection_to_the_next(each_database_url: str) -> None:
+    async with counting_takes(each_database_url, pool_size=2) as (database, taken):
+        await asyncio.gather(*(database.ping() for _ in range(50)))
+        assert len(taken) == 2
+        await database.ping()
+        assert len(taken) == 3
+
+
+async def test_reads_that_wait_hold_up_no_write(each_database_url: str) -> None:
+    """A connection on which others have read goes back to the pool, where a write takes it."""
+    order: list[str] = []
+
+    async def read(name: str, database: Database) -> None:
+        await database.ping()
+        order.append(name)
+
+    async def write(database: Database) -> None:
+        await database.write(partial(insert_notes, rows=[new_note()]))
+        order.append("write")
+
+    async with counting_takes(each_database_url, pool_size=1) as (database, taken):
+        before = [read("before", database) for _ in range(3)]
+        await asyncio.gather(*before, write(database), *(read("behind", database) for _ in range(3)))
+        assert order == [*["before"] * 3, "write", *["behind"] * 3]
+        assert len(taken) == 3
+
+
+async def test_a_turn_of_who_went_away_is_passed_on(each_database_url: str) -> None:
+    begun, held = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: AsyncConnection) -> None:
+        begun.set()
+        await held.wait()
+
+    async with open_one(each_database_url, timeout=PATIENCE) as database:
+        first = asyncio.create_task(database.read(hold))
+        await begun.wait()
+        waiting = [asyncio.create_task(database.ping()) for _ in range(4)]
+        await settle()
+        held.set()
+        await first
+        for task in waiting[::2]:
+            task.cancel()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert outcomes[1::2] == [None, None]
+        await database.write(partial(insert_notes, rows=[new_note()]))
+        await database.ping()
+
+
+async def test_a_connection_with_an_error_is_not_handed_on(each_database_url: str) -> None:
+    async def fail(connection: AsyncConnection) -> None:
+        await connection.execute(text("SELECT * FROM nothing"))
+
+    async with counting_takes(each_database_url, pool_size=1) as (database, taken):
+        first, failed, *others = await asyncio.gather(
+            database.ping(), database.read(fail), database.ping(), database.ping(), return_exceptions=True
+        )
+        assert isinstance(failed, DBAPIError | DatabaseUnavailable)
+        assert [first, *others] == [None, None, None]
+        assert len(taken) == 2
 
 
 async def test_the_log_says_why_the_database_cannot_be_used(postgresql_url: str, log: list[str]) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import logging
+import pkgutil
 import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import partial, wraps
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -42,9 +43,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Json
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
+from starlette.routing import Host, Mount, Route
 
 from app.highload.etags import OnlyIf
 from app.highload.lean import Lean, LeanRoute, why_not_lean
+from app.highload.lean_layer import LeanLayer
 from app.highload.pagination import Cursor, Limit
 from app.highload.reads.dependencies import Granted, Guard, Opened
 from app.highload.service import Service
@@ -89,7 +92,8 @@ def answer(request: Request, *values: object) -> Response:
     while frame.f_back:
         frame = frame.f_back
         names.add(frame.f_code.co_name)
-    WAYS.append("FastAPI's" if "run_endpoint_function" in names else "lean")
+    way = "lean" if "wrapped_app" in names else "past its layers"
+    WAYS.append("FastAPI's" if "run_endpoint_function" in names else way)
     called = getattr(request.state, "called", [])
     return JSONResponse([*map(repr, values), *called], headers={"X-Path": quote(request.url.path)})
 
@@ -229,7 +233,13 @@ def ask(app: FastAPI, asked: Asked) -> list[Any]:
     return messages
 
 
-LEAN, FASTAPIS = build(LeanRoute), build(APIRoute)
+def layered(app: FastAPI) -> FastAPI:
+    """Return an application with the lean way past its layers."""
+    app.add_middleware(cast(Any, LeanLayer), router=app.router)
+    return app
+
+
+LEAN, LAYERED, FASTAPIS = build(LeanRoute), layered(build(LeanRoute)), build(APIRoute)
 WORDS = st.sampled_from(["", "1", "2", "3", "7", "1001", "true", "off", "dark", "a", "2026-01-02", ROW, "\x00", "é"])
 NAMES = ["limit", "cursor", "shade", "is-flag", "flag", "even", "kind", "level", "when", "wrong", "other"]
 QUERIES = st.lists(st.tuples(st.sampled_from(NAMES), WORDS | st.text(max_size=3)), max_size=4)
@@ -310,8 +320,8 @@ SERVED = [
 @example(post({"name": "a"}, method="PUT"))
 @example(Asked("POST", "/things", b"", [(b"content-type", JSON)], [b"{", "lost"]))
 @example(Asked("POST", "/things", b"", [(b"content-type", JSON)], [b"{", "refused"]))
-def test_both_ways_answer_the_same(asked: Asked) -> None:
-    assert ask(LEAN, asked) == ask(FASTAPIS, asked)
+def test_all_ways_answer_the_same(asked: Asked) -> None:
+    assert ask(LEAN, asked) == ask(LAYERED, asked) == ask(FASTAPIS, asked)
 
 
 @pytest.mark.parametrize("content_type", [*TYPES, None])
@@ -324,8 +334,8 @@ def test_both_ways_take_the_same_bodies_for_json(content_type: bytes | None) -> 
 @pytest.mark.parametrize("asked", SERVED, ids=str)
 def test_a_valid_request_takes_the_lean_way(asked: Asked) -> None:
     WAYS.clear()
-    assert ask(LEAN, asked) == ask(FASTAPIS, asked)
-    assert WAYS == ["lean", "FastAPI's"]
+    assert ask(LEAN, asked) == ask(LAYERED, asked) == ask(FASTAPIS, asked)
+    assert WAYS == ["lean", "past its layers", "FastAPI's"]
 
 
 async def yielding() -> AsyncGenerator[str]:
@@ -547,6 +557,131 @@ def test_an_agent_sees_each_request(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(routing, name, spy)
     assert ask(LEAN, SERVED[0]) == ask(FASTAPIS, SERVED[0])
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "starlette.middleware.exceptions.ExceptionMiddleware.__call__",
+        "fastapi.middleware.asyncexitstack.AsyncExitStackMiddleware.__call__",
+        "starlette.routing.Router.__call__",
+        "fastapi.routing.APIRouter.app",
+        "fastapi.routing.APIRoute.handle",
+        "starlette.routing.Route.handle",
+    ],
+)
+def test_an_agent_in_a_layer_sees_each_request(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, _, name = target.rpartition(".")
+    original: Callable[..., Any] = getattr(pkgutil.resolve_name(owner), name)
+    seen: list[object] = []
+
+    async def spy(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        seen.append(self)
+        await original(self, scope, receive, send)
+
+    monkeypatch.setattr(target, spy)
+    assert ask(layered(build(LeanRoute)), SERVED[0]) == ask(FASTAPIS, SERVED[0])
+    assert seen
+
+
+def wrap_the_application(route: LeanRoute) -> None:
+    application = route.app
+
+    async def wrapper(scope: Any, receive: Any, send: Any) -> None:
+        WAYS.append("wrapped")
+        await application(scope, receive, send)
+
+    route.app = wrapper
+
+
+def wrap_the_handler(route: LeanRoute) -> None:
+    handle = route.handle
+
+    async def wrapper(scope: Any, receive: Any, send: Any) -> None:
+        WAYS.append("wrapped")
+        await handle(scope, receive, send)
+
+    route.handle = wrapper  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("change", [wrap_the_application, wrap_the_handler])
+def test_what_is_around_a_route_sees_each_request(change: Callable[[LeanRoute], None]) -> None:
+    app = layered(build(LeanRoute))
+    for route in app.routes:
+        if isinstance(route, LeanRoute):
+            change(route)
+    WAYS.clear()
+    ask(app, SERVED[0])
+    assert WAYS == ["wrapped", "lean"]
+
+
+def with_a_bound(app: FastAPI) -> None:
+    for route in app.routes:
+        if isinstance(route, LeanRoute):
+            route.max_body_size = 1000
+
+
+def with_limits_of_forms(app: FastAPI) -> None:
+    app.router.form_limits = {"max_files": 1}
+
+
+def with_a_layer(app: FastAPI) -> None:
+    app.router.middleware_stack = partial(app.router.app)
+
+
+def behind_what_nobody_predicts(app: FastAPI) -> None:
+    app.router.routes.insert(0, Host("other", app=FastAPI()))
+
+
+@pytest.mark.parametrize("change", [with_a_bound, with_limits_of_forms, with_a_layer, behind_what_nobody_predicts])
+def test_what_fastapi_does_for_a_route_is_left_to_it(change: Callable[[FastAPI], None]) -> None:
+    app = layered(build(LeanRoute))
+    change(app)
+    WAYS.clear()
+    ask(app, SERVED[0])
+    assert WAYS == ["lean"]
+
+
+def test_the_first_route_that_matches_serves_a_request() -> None:
+    """Also one that was added while requests came, or one that takes any method."""
+    app = layered(build(LeanRoute))
+    ask(app, SERVED[0])
+
+    async def other(_: Request) -> Response:
+        return Response("other")
+
+    app.router.routes.insert(0, Route("/things", other))
+    WAYS.clear()
+    assert ask(app, SERVED[0])[1]["body"] == b"other"
+    assert ask(app, SERVED[3]) == ask(LEAN, SERVED[3])
+    app.router.routes.insert(0, Mount("/things", Response("mounted")))
+    assert ask(app, SERVED[2])[1]["body"] == b"mounted"
+    assert WAYS == ["past its layers", "lean"]
+
+
+def test_an_error_is_handled_once_and_with_the_body() -> None:
+    app = layered(build(LeanRoute, fails_after_reading))
+
+    @app.exception_handler(KeyError)
+    async def tell(request: Request, _: KeyError) -> Response:
+        return Response(await request.body(), 409)
+
+    CALLS.clear()
+    assert [message.get("body", message.get("status")) for message in ask(app, post(VALID, path="/x"))] == [
+        409,
+        json.dumps(VALID).encode(),
+    ]
+    assert CALLS == ["x"]
+
+
+CALLS: list[str] = []
+
+
+def fails_after_reading(router: APIRouter) -> None:
+    @router.post("/x")
+    async def endpoint(body: Thing) -> Response:
+        CALLS.append("x")
+        raise KeyError(body.name)
 
 
 def test_another_release_of_fastapi_serves_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from app.highload.http.requests import Requests
 from app.highload.lean import LEFT
 from app.highload.metrics.refusals import OVERLOAD
 
-
 # In the scope of a request: when the server has begun with it, where it did so before the application.
 BEGUN = "highload.begun"
 

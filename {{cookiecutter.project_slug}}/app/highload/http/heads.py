@@ -9,7 +9,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from app.highload.http.request_id import FIELD
 from app.highload.http.security_headers import RawHeader, SecurityHeaders
 
-
 # These differ from row to row, and come first.
 OF_ROW = (b"etag", b"location")
 # Ends of heads; those of the items of a table differ in their length only, those of its pages in the link, too.
@@ -47,7 +46,12 @@ class Heads:
     ) -> bytes:
         """Return a head with `headers` and `more` (RFC 9112, section 2.1); neither of them ever changes."""
         head = self._newest.get(status)
-        if head is None or head.headers is not headers or head.more is not more or head.server_headers != server_headers:
+        if (
+            head is None
+            or head.headers is not headers
+            or head.more is not more
+            or head.server_headers != server_headers
+        ):
             first = next((place for place, (name, _) in enumerate(headers) if name not in OF_ROW), 0)
             start = b"".join([b"%s: %s\r\n" % field for field in (*server_headers, *headers[:first])])
             wire = b"%s%s%s" % (STATUS_LINE[status], start, self._end(status, *headers[first:], *more))
