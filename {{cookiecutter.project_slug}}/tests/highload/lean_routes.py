@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 
 from app.highload.lean import LeanRoute
+from app.highload.reads.shared import shared
 
 router = APIRouter(prefix="/lean", route_class=LeanRoute)
 # What has run after an answer.
@@ -82,6 +83,12 @@ async def delete(number: int) -> None:
         raise HTTPException(409, "It is in use.")
     if number > 1:
         raise RuntimeError("broken")
+
+
+@router.get("/{number}/shared")
+@shared
+async def get_shared(number: int) -> Response:
+    return JSONResponse(number)
 
 
 @router.get("/{number}/tasks")

@@ -5,6 +5,7 @@ import asyncio
 from starlette.types import Receive, Scope, Send
 
 from app.highload.http.admission import Admission
+from app.highload.lean import LEFT
 from app.highload.reads.answers import answer_of
 from tests.conftest import Serve
 from tests.highload.notes import creation_held
@@ -43,6 +44,19 @@ async def test_what_is_too_much_is_refused_and_the_rest_is_served() -> None:
     assert not always.done()
     doors.opened.set()
     assert [(await task).status for task in (*inside, always)] == [200, 200, 200]
+
+
+async def test_what_the_server_has_begun_is_not_refused() -> None:
+    """It may be done already."""
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    full = Admission(app, 0, always=[])
+    scope = {"type": "http", "method": "POST", "path": "/"}
+    assert (await answer_of(full, scope)).status == 503
+    assert (await answer_of(full, scope | {LEFT: object()})).status == 200
 
 
 async def test_a_request_leaves_room_whether_it_is_served_or_fails() -> None:

@@ -11,11 +11,14 @@ from uuid import UUID
 
 import httpx2
 import pytest
+from fastapi import APIRouter, HTTPException
 from starlette.requests import Request
 from starlette.types import Scope
 
 from app.highload import server
 from app.highload.batching import Overloaded, Waiter
+from app.highload.http.requests import Requests
+from app.highload.lean import LeanRoute
 from app.highload.reads.sharing import Outcome, Read, Render, SharedReads
 from app.highload.repository import Repository
 from app.highload.server import Connection, GracefulServer
@@ -528,6 +531,23 @@ async def test_a_bug_in_a_shared_read_is_told_and_logged(
         assert not asked
         assert b" 200 " in (await connection.send(get("/livez")))[0]
     assert "RuntimeError: broken" in "".join(log)
+
+
+async def test_an_error_of_the_lean_way_counts_from_its_begin(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds: list[float] = []
+    lean = APIRouter(route_class=LeanRoute)
+
+    @lean.delete("/late", status_code=204)
+    async def delete_late() -> None:
+        await asyncio.sleep(0.05)
+        raise HTTPException(409)
+
+    monkeypatch.setattr(Requests, "observe", lambda *arguments: seconds.append(arguments[-1]))
+    async with running(notes_service(database_url=database_url, routers=[lean])) as client:
+        assert (await client.delete("/late")).status_code == 409
+    assert [one >= 0.05 for one in seconds] == [True]
 
 
 @pytest.mark.parametrize("place", ["app.highload.reads.sharing.Render.send", "app.highload.server.heed_conditions"])

@@ -331,6 +331,8 @@ LEAN = {
     "stream": (lean("stream"), long()),
     "no length": (lean("no length"), long()),
     "no kind": (lean("unknown"), long(500)),
+    "shared": (request("/lean/7/shared"), short()),
+    "shared, and asked for alone": (request("/lean/7/shared", "Range: bytes=0-1"), long()),
     "DELETE": (request("/lean/0", method="DELETE"), short(204)),
     "DELETE of what is in use": (request("/lean/1", method="DELETE"), long(409)),
     "DELETE that fails": (request("/lean/2", method="DELETE"), long(500)),
