@@ -3,6 +3,7 @@ from collections.abc import AsyncGenerator
 import httpx2
 from fastapi import APIRouter, Request
 
+from app.highload.service import Service
 from tests.conftest import Serve
 
 LIMIT = 65_536
@@ -36,3 +37,9 @@ async def test_a_body_as_long_as_the_bound_is_served(serve: Serve) -> None:
     async with serve(routers=[router]) as client:
         assert (await client.post("/length", content=b"x" * LIMIT)).json() == LIMIT
         assert (await client.post("/length", content=chunks(LIMIT))).json() == LIMIT
+
+
+def test_a_body_that_is_too_large_is_for_the_layers() -> None:
+    service = Service(limit_concurrency=1, max_body_bytes=10, max_waiting=1)
+    assert service.passes_its_layers({"headers": [(b"content-length", b"10")]})
+    assert not service.passes_its_layers({"headers": [(b"content-length", b"11")]})
