@@ -1099,10 +1099,18 @@ MUTATIONS += [
     Mutation(
         "a read hands its connection to the next",
         "app/highload/turns.py",
-        "lease.is_open and not (following and following.reads):",
-        "lease.is_open:",
+        "            if lease is not None and not self._next_one_reads():\n",
+        "            if lease is not None:\n",
         "highload/test_database.py::test_a_read_hands_its_connection_to_the_next[SQLite]",
         "assert 50 == 2",
+    ),
+    Mutation(
+        "a connection is handed on as new",
+        "app/highload/turns.py",
+        "            await self._connection.rollback()\n",
+        "            pass\n",
+        "highload/test_database.py::test_a_connection_is_handed_on_as_new[SQLite]",
+        "InvalidRequestError",
     ),
     Mutation(
         "a connection with an error is not handed on",

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 type Open = Callable[[], AsyncConnection]
@@ -19,11 +20,6 @@ class Lease:
         self._stack = AsyncExitStack()
         self._connection: AsyncConnection | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a connection."""
-        return self._connection is not None
-
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection]:
         """Yield the connection, or a new one."""
@@ -34,6 +30,15 @@ class Lease:
         except BaseException:
             await self.close()
             raise
+
+    async def renew(self) -> None:
+        """Make the connection as new for the next one, who may begin a transaction of his own."""
+        if self._connection is None:
+            return
+        try:
+            await self._connection.rollback()
+        except SQLAlchemyError:
+            await self.close()
 
     async def close(self) -> None:
         """Give the connection back to the pool."""
@@ -76,8 +81,10 @@ class Turns:
     async def give(self, lease: Lease | None) -> None:
         """End a turn."""
         try:
-            following = self._first()
-            if lease is not None and lease.is_open and not (following and following.reads):
+            if lease is not None and self._next_one_reads():
+                await lease.renew()
+            # He may have gone away meanwhile.
+            if lease is not None and not self._next_one_reads():
                 await lease.close()
         finally:
             following = self._first()
@@ -91,3 +98,7 @@ class Turns:
         while self._waiting and self._waiting[0].turn.done():
             self._waiting.popleft()
         return self._waiting[0] if self._waiting else None
+
+    def _next_one_reads(self) -> bool:
+        following = self._first()
+        return following is not None and following.reads

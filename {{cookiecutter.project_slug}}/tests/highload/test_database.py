@@ -177,6 +177,16 @@ async def test_a_turn_of_who_went_away_is_passed_on(each_database_url: str) -> N
         await database.ping()
 
 
+async def test_a_connection_is_handed_on_as_new(each_database_url: str) -> None:
+    async def begin(connection: AsyncConnection) -> None:
+        async with connection.begin():
+            await connection.execute(text("SELECT 1"))
+
+    async with counting_takes(each_database_url, pool_size=1) as (database, taken):
+        await asyncio.gather(database.ping(), database.read(begin), database.read(begin), database.ping())
+        assert len(taken) == 1
+
+
 async def test_a_connection_with_an_error_is_not_handed_on(each_database_url: str) -> None:
     async def fail(connection: AsyncConnection) -> None:
         await connection.execute(text("SELECT * FROM nothing"))
