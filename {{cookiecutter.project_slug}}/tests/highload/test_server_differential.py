@@ -169,9 +169,9 @@ def patch(content_type: str, body: bytes) -> bytes:
     return request(f"/notes/{NO_NOTE}", *fields, method="PATCH", body=body)
 
 
-def lean(kind: str = "plain", *fields: str, text: bytes = b"x") -> bytes:
+def lean(kind: str = "plain", *fields: str, text: bytes = b"x", encoding: str = "utf-8") -> bytes:
     """Return a POST to a lean route."""
-    body = b'{"text": "%b"}' % text
+    body = (b'{"text": "%b"}' % text).decode().encode(encoding)
     fields = ("Content-Type: application/json", f"Content-Length: {len(body)}", *fields)
     return request(f"/lean?kind={kind.replace(' ', '%20')}", *fields, method="POST", body=body)
 
@@ -347,6 +347,7 @@ LEAN = {
     "If-Match": (lean("plain", 'If-Match: "x"'), long(412)),
     "another type": (lean().replace(b"application/json", b"application/problem+json"), long(415)),
     "a zero": (lean(text=b"\0"), long(400)),
+    "in UTF-16": (lean(encoding="utf-16"), long(400)),
     "no JSON": (lean(text=b'"'), long(422)),
     "an umlaut": (lean(text="\xfc".encode()), short(201)),
     "two types": (lean("plain", "Content-Type: application/json"), long(201)),
