@@ -11,7 +11,7 @@ from app.highload.http.security_headers import RawHeader, SecurityHeaders
 
 # These differ from row to row, and come first.
 OF_ROW = (b"etag", b"location")
-# Ends of heads; those of the items of a table differ in their length only, those of its pages in the link, too.
+# Ends of heads; those of the rows of a table differ in their length only, those of its pages in the link, too.
 REMEMBERED = 256
 
 
