@@ -1,9 +1,10 @@
 """Every workload and the contenders that get it; of those of one workload, the first is the limit for the others."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
-from benchmarks.results import CONNECTIONS
+from benchmarks.results import CONNECTIONS, FEW_CONNECTIONS
 from benchmarks.service import Contender
 from benchmarks.stages import (
     BARE,
@@ -11,10 +12,16 @@ from benchmarks.stages import (
     CACHED,
     CACHED_100K,
     DIRECT,
+    DIRECT_CACHED_10K,
+    DIRECT_UNCACHED_10K,
     FRAMEWORK,
     FRAMEWORK_ITEM,
     NAIVE,
+    NAIVE_DIRECT,
+    PLAIN,
     QUEUED,
+    QUEUED_10K,
+    RAW_100K,
     UNBATCHED,
     UNCACHED,
     UNCACHED_1M,
@@ -24,9 +31,11 @@ from benchmarks.stages import (
     get_again,
     get_any,
     get_any_kept,
+    get_distinct,
     get_one,
     get_page,
     mix,
+    mix_items,
     post,
     post_and_drain,
 )
@@ -34,10 +43,10 @@ from benchmarks.stages import (
 DEPTHS = (1, 10, 100, 1000, 10_000)
 PAGES = "pages_100k"
 
-UNCACHED_DIRECT = UNCACHED._replace(name="not cached, direct writes", database="writes")
 # Apart from the stages that leave messages with few items behind.
 QUEUED_APART, NAIVE_APART = QUEUED._replace(cache=4), NAIVE._replace(cache=5)
-CACHED_QUEUED = QUEUED._replace(name="cached, queued writes")
+FULL = QUEUED._replace(name="full")
+SHARES = (("95/5", 0.05), ("50/50", 0.5))
 
 
 class Case(NamedTuple):
@@ -56,7 +65,7 @@ class Case(NamedTuple):
 
 def all_cases() -> list[Case]:
     """Return everything that is measured, in the order of the tables."""
-    return [*lists(), *items(), *sizes(), *writes(), *mixtures()]
+    return [*lists(), *items(), *misses(), *sizes(), *writes(), *mixtures()]
 
 
 def lists() -> Iterator[Case]:
@@ -81,6 +90,16 @@ def items() -> Iterator[Case]:
     yield Case("item, any of 100,000", CACHED_100K, get_any_kept("rows_100k"))
 
 
+def misses() -> Iterator[Case]:
+    """Yield the reads of what nobody has asked for before."""
+    for count in FEW_CONNECTIONS:
+        for contender in (RAW_100K, UNCACHED_100K):
+            yield Case(f"distinct pages, {count} connections", contender, get_distinct(connections=count))
+        for contender in (RAW_100K, FRAMEWORK_ITEM, UNCACHED_100K):
+            send = get_any("rows_100k", connections=count)
+            yield Case(f"distinct items, {count} connections", contender, send)
+
+
 def sizes() -> Iterator[Case]:
     """Yield the reads that must cost the same however large the table is, and however deep the page lies."""
     for contender in (UNCACHED, UNCACHED_100K, UNCACHED_1M):
@@ -94,7 +113,7 @@ def sizes() -> Iterator[Case]:
 def writes() -> Iterator[Case]:
     """Yield the writes, and what the workers do with them."""
     for count in CONNECTIONS:
-        for contender in (FRAMEWORK, DIRECT, QUEUED, NAIVE):
+        for contender in (FRAMEWORK, DIRECT, QUEUED, NAIVE_DIRECT, NAIVE):
             yield Case(f"POST, {count} connections", contender, post(connections=count))
     for contender in (QUEUED_APART, NAIVE_APART):
         yield Case("items stored by a worker", contender, post_and_drain)
@@ -102,8 +121,14 @@ def writes() -> Iterator[Case]:
 
 def mixtures() -> Iterator[Case]:
     """Yield reads and writes together, with a worker where there is a queue."""
-    for percentages, share in (("95/5", 0.05), ("50/50", 0.5)):
-        workload = f"reads and writes {percentages}"
-        yield Case(workload, UNCACHED_DIRECT, mix(share))
-        yield Case(workload, CACHED_QUEUED, mix(share), with_worker=True)
-        yield Case(workload, NAIVE, mix(share), with_worker=True)
+    for (percentages, share), count in product(SHARES, FEW_CONNECTIONS):
+        workload = f"{percentages} of the list, {count} connections"
+        send = mix(share, connections=count)
+        yield Case(workload, PLAIN, send)
+        yield Case(workload, FULL, send, with_worker=True)
+        yield Case(workload, NAIVE, send, with_worker=True)
+        workload = f"{percentages} over 10,000 items, {count} connections"
+        send = mix_items("POST", share, connections=count)
+        yield Case(workload, DIRECT_UNCACHED_10K, send)
+        yield Case(workload, DIRECT_CACHED_10K, send)
+        yield Case(workload, QUEUED_10K, send, with_worker=True)

@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
-from benchmarks.results import CONNECTIONS, Case, Results, median, milliseconds
+from benchmarks.results import CONNECTIONS, FEW_CONNECTIONS, Case, Results, median, milliseconds
 
 SECTIONS = {
     "The list": ("list, 100 connections", "list, any of 1,000 pages", "list, If-None-Match"),
     "One item": ("item, always the same", "item, any of 100,000"),
+    "What nobody has asked for before": (
+        *(f"distinct pages, {count} connections" for count in FEW_CONNECTIONS),
+        *(f"distinct items, {count} connections" for count in FEW_CONNECTIONS),
+    ),
     "Writes": ("POST, 100 connections", "items stored by a worker"),
-    "Reads and writes together": ("reads and writes 95/5", "reads and writes 50/50"),
+    "Reads and writes together": tuple(
+        f"{share} {kind}, {count} connections"
+        for kind in ("of the list", "over 10,000 items")
+        for share in ("95/5", "50/50")
+        for count in FEW_CONNECTIONS
+    ),
     "Connections": (
         *(f"list, {count} connections" for count in CONNECTIONS),
         *(f"POST, {count} connections" for count in CONNECTIONS),
@@ -75,8 +84,8 @@ def text_of(value: Any) -> str:
 
 def table(results: Results, workloads: Sequence[str]) -> Iterator[str]:
     """Yield the rows of a table of workloads."""
-    yield "| workload | contender | per second | spread | of the first | p50 ms | p99 ms | max ms | errors |\n"
-    yield "|---|---|--:|--:|--:|--:|--:|--:|--:|\n"
+    yield "| workload | contender | per second | spread | of the first | CPU µs | p50 ms | p99 ms | max ms | errors |\n"
+    yield "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     for workload in workloads:
         cases = [case for case in results["cases"] if case["workload"] == workload]
         limit = median(cases[0], "per_second")
@@ -90,12 +99,14 @@ def row(case: Case, share: float) -> str:
     rates = sorted(one["per_second"] for one in case["rounds"])
     latencies = [milliseconds([one[column] for one in case["rounds"]]) for column in ("p50", "p99", "slowest")]
     errors = sum(one["errors"] for one in case["rounds"])
+    used = [one["cpu"] for one in case["rounds"] if one.get("cpu")]
     cells = [
         case["workload"],
         case["contender"],
         f"{statistics.median(rates):,.0f}",
         f"{rates[0]:,.0f}-{rates[-1]:,.0f}",
         f"{share:.2f}",
+        f"{statistics.median(used) * 1e6:,.0f}" if used else "",
         *latencies,
         f"{errors}",
     ]

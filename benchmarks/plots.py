@@ -15,13 +15,19 @@ COLOURS = {
     "cached": "#0072b2",
     "not cached": "#56b4e9",
     "direct writes": "#009e73",
-    "not cached, direct writes": "#009e73",
     "queued writes": "#e69f00",
-    "cached, queued writes": "#e69f00",
+    "plain": "#009e73",
+    "full": "#e69f00",
+    "naive direct": "#cc79a7",
     "naive": "#d55e00",
 }
 STYLE = Path(__file__).parent / "plots.mplstyle"
-COMPARED = ("list, 100 connections", "item, any of 100,000", "POST, 100 connections", "reads and writes 50/50")
+COMPARED = (
+    "list, 100 connections",
+    "item, any of 100,000",
+    "POST, 100 connections",
+    "50/50 of the list, 100 connections",
+)
 ROWS = {"1k": 1_000, "100k": 100_000, "1m": 1_000_000}
 
 

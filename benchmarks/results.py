@@ -6,6 +6,7 @@ from typing import Any
 
 # How many the loads against connections use.
 CONNECTIONS = (1, 10, 100, 1000)
+FEW_CONNECTIONS = CONNECTIONS[:3]
 
 type Results = dict[str, Any]
 type Case = dict[str, Any]
