@@ -60,7 +60,10 @@ def main() -> int:
 def blocks(results: Results, ratios: str) -> Iterator[str]:
     """Yield the parts of the page."""
     yield f"{RATIOS}\nEach is the median of the ratios within a round.\n\n```text\n{ratios.strip()}\n```\n\n"
+    measured = {case["workload"] for case in results["cases"]}
     for title, workloads in SECTIONS.items():
+        if measured.isdisjoint(workloads):
+            continue
         yield f"## {title}\n\n"
         if title in FIGURES:
             name, caption = FIGURES[title]
@@ -83,14 +86,13 @@ def text_of(value: Any) -> str:
 
 
 def table(results: Results, workloads: Sequence[str]) -> Iterator[str]:
-    """Yield the rows of a table of workloads."""
+    """Yield the rows of a table of those workloads that were measured."""
     yield "| workload | contender | per second | spread | of the first | CPU µs | p50 ms | p99 ms | max ms | errors |\n"
     yield "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     for workload in workloads:
         cases = [case for case in results["cases"] if case["workload"] == workload]
-        limit = median(cases[0], "per_second")
         for case in cases:
-            yield row(case, median(case, "per_second") / limit)
+            yield row(case, median(case, "per_second") / median(cases[0], "per_second"))
     yield "\n"
 
 
