@@ -1187,10 +1187,26 @@ MUTATIONS += [
     Mutation(
         "JSON in another encoding passes the layers",
         SERVER,
-        ' or b"\\0" in self._cycle.body:\n',
-        ":\n",
+        ' or b"\\0" in self._cycle.body or',
+        " or",
         ANSWERS + "[lean: in UTF-16, twice]",
         "assert [201, 201] == [400, 400]",
+    ),
+    Mutation(
+        "JSON in another encoding passes the layers, also where it comes in pieces",
+        SERVER,
+        ' or received.holds(b"\\0"):\n',
+        ":\n",
+        ANSWERS + "[lean: in UTF-16, in pieces]",
+        "assert [201] == [400]",
+    ),
+    Mutation(
+        "who sends a body slowly holds no place on the lean way",
+        SERVER,
+        "        is_whole = not self._cycle.more_body or await received.whole()\n",
+        "        is_whole = True\n",
+        "highload/test_server.py::test_who_sends_a_body_slowly_holds_no_place",
+        "assert 1 == 0",
     ),
     Mutation(
         "a shared route that is asked for alone says so",

@@ -114,6 +114,17 @@ class Received:
         self._messages.append(message)
         return message
 
+    async def whole(self) -> bool:
+        """Receive a body to its end, and tell whether the client has sent all of it."""
+        message = await self()
+        while message["type"] == "http.request" and message.get("more_body", False):
+            message = await self()
+        return bool(message["type"] == "http.request")
+
+    def holds(self, byte: bytes) -> bool:
+        """Whether a byte is in what was received."""
+        return any(byte in message["body"] for message in self._messages if "body" in message)
+
     async def again(self) -> Message:
         """Receive a message that was received before, or else the next one."""
         return self._messages.pop(0) if self._messages else await self._receive()

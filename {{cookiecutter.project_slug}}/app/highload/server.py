@@ -316,7 +316,8 @@ class Connection(HttpToolsProtocol):
         if hasattr(scope["endpoint"], MARK):
             del scope["endpoint"]
             return None
-        self._see_client(scope)
+        if self._trusted:
+            self._see_client(scope)
         return LeanRequest(self, cycle, service, lean)
 
     def _refuse(self, cycle: RequestResponseCycle, service: Service, refusal: Response) -> bool:
@@ -457,15 +458,18 @@ class LeanRequest:
         """Serve the request."""
         application = cast(ASGIApp, self._connection.app)
         admission = self._service.admission
-        # The client may be slow, and JSON in UTF-8 has no NUL.
-        if self._cycle.more_body or admission.full or b"\0" in self._cycle.body:
+        received = Received(receive)
+        # Most bodies come with their heads. Nobody holds a place while a client sends.
+        is_whole = not self._cycle.more_body or await received.whole()
+        # JSON in UTF-8 has no NUL.
+        if not is_whole or admission.full or b"\0" in self._cycle.body or received.holds(b"\0"):
             del scope["endpoint"]
-            await application(scope, receive, send)
+            await application(scope, received.again, send)
             return
         REQUEST_ID.set(scope[KEY].decode())
         scope["app"] = self._service
         scope[BEGUN] = perf_counter()
-        received = Received(receive)
+        received = Received(received.again)
         admission.enter()
         try:
             response = await answer_to(Request(scope, received, send), self._lean)

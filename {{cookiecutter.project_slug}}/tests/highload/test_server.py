@@ -23,6 +23,7 @@ from app.highload.reads.sharing import Outcome, Read, Render, SharedReads
 from app.highload.repository import Repository
 from app.highload.server import Connection, GracefulServer
 from tests.conftest import Serve, in_database, lines_of, running
+from tests.highload import lean_routes
 from tests.highload.notes import creation_held, insert_notes, new_note, notes_service
 from tests.waiting import PATIENCE, eventually, said, settle
 
@@ -531,6 +532,26 @@ async def test_a_bug_in_a_shared_read_is_told_and_logged(
         assert not asked
         assert b" 200 " in (await connection.send(get("/livez")))[0]
     assert "RuntimeError: broken" in "".join(log)
+
+
+async def test_who_sends_a_body_slowly_holds_no_place(database_url: str) -> None:
+    service = notes_service(database_url=database_url, routers=[lean_routes.router], limit_concurrency=1)
+    body = b'{"text": "x"}'
+    head = b"POST /lean HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
+
+    async def is_sending() -> bool:
+        return any(one.cycle.more_body for one in connections())
+
+    async with running(service) as client:
+        reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(head + body[:5])
+        await eventually(is_sending)
+        await settle()
+        assert service.admission.inside == 0
+        assert (await client.post("/lean", json={"text": "y"})).status_code == 201
+        writer.write(body[5:])
+        assert (await reader.readline()).startswith(b"HTTP/1.1 201 ")
+        writer.close()
 
 
 async def test_an_error_of_the_lean_way_counts_from_its_begin(

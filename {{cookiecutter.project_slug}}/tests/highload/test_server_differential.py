@@ -493,9 +493,8 @@ def lean_cases() -> Iterator[tuple[str, Case]]:
         last = data.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
         ends = once(last, expected._replace(by=By.APPLICATION), closes=True)
         yield f"lean: {name} and close", ends._replace(like_when_full=name != "too large")
-        either = expected._replace(by=By.EITHER)
         head, _, body = data.partition(b"\r\n\r\n")
-        yield f"lean: {name}, in pieces", Case([Step([head, b"\r\n\r\n", *pieces(body, 5)], [either])])
+        yield f"lean: {name}, in pieces", Case([Step([head, b"\r\n\r\n", *pieces(body, 5)], [expected])])
     yield "lean: last", once(lean("last"), long(), closes=True)._replace(closes_when_full=False)
 
 

@@ -20,7 +20,7 @@ def finish[F: Sequence[tuple[bytes, bytes]]](method: str, status: int, headers: 
     finished: F | list[tuple[bytes, bytes]] = headers
     if status == NO_CONTENT:
         finished = [field for field in headers if field[0].lower() not in OF_A_BODY]
-    if (status >= FIRST_ERROR or method not in READING) and not any(name.lower() == NO_STORE[0] for name, _ in headers):
+    if (status >= FIRST_ERROR or method not in READING) and NO_STORE[0] not in [name.lower() for name, _ in headers]:
         finished = [*finished, NO_STORE]
     return finished
 

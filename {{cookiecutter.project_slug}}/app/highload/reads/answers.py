@@ -164,7 +164,7 @@ def whole_answer(response: Response) -> Answer | None:
         return None
     if status not in STATUSES or UNSAFE.search(b"".join(chain.from_iterable(headers))):
         return None
-    return Answer(status, headers, body) if are_names(*(name for name, _ in headers)) else None
+    return Answer(status, headers, body) if are_names(*[name for name, _ in headers]) else None
 
 
 @lru_cache(maxsize=256)
