@@ -52,7 +52,9 @@ class Heads:
             or head.more is not more
             or head.server_headers != server_headers
         ):
-            first = next((place for place, (name, _) in enumerate(headers) if name not in OF_ROW), 0)
+            first = 0
+            while first < len(headers) and headers[first][0] in OF_ROW:
+                first += 1
             start = b"".join([b"%s: %s\r\n" % field for field in (*server_headers, *headers[:first])])
             wire = b"%s%s%s" % (STATUS_LINE[status], start, self._end(status, *headers[first:], *more))
             head = self._newest[status] = Head(headers, more, [*server_headers], wire)

@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
     def with_default(self, name: bytes, value: bytes) -> Self:
         """Return the same answer with a header field, unless it has one of this name."""
-        if any(own == name for own, _ in self.headers):
+        if name in [own for own, _ in self.headers]:
             return self
         return self._replace(headers=[*self.headers, (name, value)])
 
@@ -148,7 +148,7 @@ def finished(status: int, headers: Iterable[RawHeader], body: bytes) -> Answer:
     fields = fields_of(status, headers, body)
     if status == OK:
         # The tag of these bytes, whatever the application has said.
-        fields = [(ETAG, entity_tag(body).encode()), *(field for field in fields if field[0] != ETAG)]
+        fields = [(ETAG, entity_tag(body).encode()), *[field for field in fields if field[0] != ETAG]]
     return Answer(status, fields, body)
 
 
