@@ -15,10 +15,12 @@ from tests.variants import ROOT, core_variants, name_of, variants_to_test
 
 REPORTS = ROOT / "build/tests"
 PAGE = ROOT / "docs/variants.md"
+# One test of all variants that are not tested further.
+OF_THE_OTHERS = "test_the_variants_that_are_not_tested_are_clean"
 # What is checked of a variant, and the tests that do it; the first three of every variant, the others of those in which
 # every two features meet.
 CHECKS = {
-    "style, types": ("test_the_variant_is_clean", "test_the_variants_that_are_not_tested_are_clean"),
+    "style, types": ("test_the_variant_is_clean", OF_THE_OTHERS),
     "booted": ("test_the_variant_boots_and_serves", "test_each_other_variant_boots_and_serves"),
     "OpenAPI": (
         "test_the_service_keeps_to_its_openapi_document",
@@ -79,7 +81,11 @@ def results_in(reports: Iterable[Path]) -> Results:
 def keys_of(test: str) -> Iterator[tuple[str, str]]:
     """Yield the variant and the check that a test belongs to, if it belongs to one."""
     name, _, parameters = test.partition("[")
-    variants = {name_of(variant) for variant in core_variants()} & {*parameters.removesuffix("]").split("-")}
+    variants = {name_of(variant) for variant in core_variants()}
+    if name == OF_THE_OTHERS:
+        variants -= {name_of(variant) for variant in variants_to_test()}
+    else:
+        variants &= {*parameters.removesuffix("]").split("-")}
     for check, tests in CHECKS.items():
         if name in tests:
             yield from ((variant, check) for variant in variants)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checks import CHECKS, OF_EVERY_VARIANT, Result, keys_of, page_of, results_in
+from tests.checks import CHECKS, OF_EVERY_VARIANT, OF_THE_OTHERS, PAGE, Result, keys_of, page_of, results_in
 from tests.variants import core_variants, name_of, variants_to_test
 
 REPORT = """<testsuites><testsuite>
@@ -22,6 +22,13 @@ def test_a_check_has_passed_when_all_its_tests_have(tmp_path: Path) -> None:
         ("caching", "style, types"): Result(2.0, passed=True),
         ("caching", "recipes"): Result(4.5, passed=False),
     }
+
+
+def test_one_test_checks_the_style_of_all_variants_that_are_not_tested() -> None:
+    tested = {name_of(variant) for variant in variants_to_test()}
+    others = {name_of(variant) for variant in core_variants()} - tested
+    found = {*keys_of(f"{OF_THE_OTHERS}[{name_of(core_variants()[0])}]")}
+    assert found == {(variant, "style, types") for variant in others}
 
 
 def test_of_a_test_that_was_run_again_the_newest_run_counts(tmp_path: Path) -> None:
@@ -52,3 +59,14 @@ def test_each_check_is_one_that_there_is() -> None:
         for test in tests:
             assert f"\ndef {test}(" in sources
             assert set(keys_of(f"{test}[plain]"))
+
+
+def test_the_page_shows_what_every_variant_has_passed() -> None:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert header == ["variant", *CHECKS]
+    assert [name for name, *_ in rows] == [name_of(variant) for variant in core_variants()]
+    tested = {name_of(variant) for variant in variants_to_test()}
+    for name, *cells in rows:
+        for check, cell in zip(CHECKS, cells, strict=True):
+            assert cell.startswith("passed, ") == (name in tested or check in OF_EVERY_VARIANT)
