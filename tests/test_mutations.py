@@ -1105,6 +1105,22 @@ MUTATIONS += [
         "assert 50 == 2",
     ),
     Mutation(
+        "a turn that came to who is going away is passed on",
+        "app/highload/turns.py",
+        "                await self.give(turn.result())\n",
+        "                pass\n",
+        "highload/test_turns.py::test_a_turn_that_came_to_who_is_going_away_is_passed_on",
+        "TimeoutError",
+    ),
+    Mutation(
+        "a connection goes back when the next one leaves meanwhile",
+        "app/highload/turns.py",
+        "            if lease is not None and not self._next_one_reads():\n                await lease.close()\n",
+        "            elif lease is not None:\n                await lease.close()\n",
+        "highload/test_turns.py::test_a_connection_goes_back_when_the_next_one_leaves_while_it_is_made_as_new",
+        "['renewed'] == ",
+    ),
+    Mutation(
         "a connection is handed on as new",
         "app/highload/turns.py",
         "            await self._connection.rollback()\n",

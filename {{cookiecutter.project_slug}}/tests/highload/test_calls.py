@@ -1,7 +1,6 @@
 """How many functions of the engine a request calls: what it costs, without the noise of a machine.
 
-A bound that is exceeded asks whether a hot way needs what was added to it; `docs/performance.md` of the template tells
-what each of them costs.
+A bound that is exceeded asks whether a hot way needs what was added to it.
 """
 
 import sys
