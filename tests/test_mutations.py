@@ -84,8 +84,8 @@ MUTATIONS = [
     Mutation(
         "a caller that went away before the flush is not in it",
         "app/highload/batching.py",
-        "            if not waiter.done():\n                batch.append((entry, waiter))\n",
-        "            batch.append((entry, waiter))\n",
+        "            if not wanted[1].done():\n                batch.append(wanted)\n",
+        "            batch.append(wanted)\n",
         "highload/test_batching.py::test_a_caller_that_goes_away_disturbs_nobody",
         "who left before the flush is not sent",
     ),
@@ -366,7 +366,7 @@ MUTATIONS = [
         "an answer is kept with the generation from before the query",
         "app/highload/reads/sharing.py",
         "            await self._reads.cache.keep(reads[0].key, answer, self._generation)\n",
-        "            wanted = Wanted(reads[0].key, self._reads._places_of(reads[0]))\n"
+        "            wanted = reads[0].key, self._reads._places_of(reads[0])\n"
         "            after = (await self._reads.cache.find(wanted)).generation\n"
         "            await self._reads.cache.keep(reads[0].key, answer, after)\n",
         "highload/test_cache.py::test_a_slow_reader_cannot_resurrect_an_old_list",
@@ -419,9 +419,26 @@ MUTATIONS = [
         CACHE,
     ),
     Mutation(
+        "a connection to Redis that was closed meanwhile is made anew",
+        "app/highload/reads/cache.py",
+        "        retry=Retry(NoBackoff(), 1, supported_errors=(LostConnection,)),\n",
+        "        retry=Retry(NoBackoff(), 0),\n",
+        "highload/test_cache.py::test_a_connection_that_was_closed_meanwhile_costs_nothing",
+        "assert None == Answer(",
+        CACHE,
+    ),
+    Mutation(
+        "the text of an id has the slot of the id",
+        "app/highload/generations.py",
+        "int(text[-4:], 16)",
+        "int(text[-3:], 16)",
+        "highload/test_generations.py::test_every_spelling_of_an_id_has_the_same_places",
+        "assert ('a/",
+    ),
+    Mutation(
         "after an error any node of a Redis Cluster is asked again",
         "app/highload/reads/cache.py",
-        "            self.redis = self._any\n            raise\n",
+        "            self.clients = self._any\n            raise\n",
         "            raise\n",
         "highload/test_cache.py::test_after_an_error_any_node_is_asked_again",
         "assert 1 > 1",
@@ -642,8 +659,8 @@ MUTATIONS = [
     Mutation(
         "a write to unknown rows ends all of them",
         "app/highload/generations.py",
-        "(slot(self.table, UUID(value)), all_rows(self.table), *others)",
-        "(slot(self.table, UUID(value)), *others)",
+        "(slot_of(self.table, value), all_rows(self.table), *others)",
+        "(slot_of(self.table, value), *others)",
         "highload/test_generations.py::test_a_write_ends_what_it_may_have_changed",
         "Extra items in the left set",
         CACHE,
@@ -660,7 +677,7 @@ MUTATIONS = [
     Mutation(
         "a write that a foreign key passes on ends what it reaches",
         "app/highload/generations.py",
-        "        others = tuple(map(lists, self.also))\n",
+        "        others = tuple(map(lists, self.also)) if self.also else ()\n",
         "        others: tuple[str, ...] = ()\n",
         "highload/test_generations.py::test_a_write_ends_what_it_may_have_changed",
         "Extra items in the left set",
@@ -1539,7 +1556,7 @@ MUTATIONS += [
     Mutation(
         "the short way is taken",
         SERVER,
-        "            app = self._begin(cycle, service)\n            if app is None:\n                return\n",
+        "            app = self._begin(cycle, scope, service)\n            if app is None:\n                return\n",
         "",
         ANSWERS,
         "assert 2 == (0 + 1)",
@@ -1849,7 +1866,7 @@ MUTATIONS += [
         SERVER,
         "            # The application says so. To answer from here would go on to the next one of a pipeline"
         " from within.\n"
-        "            return application\n",
+        "            return self.application\n",
         "            end(cycle)\n            self.send(service.reads.refusal, scope[KEY])\n            return None\n",
         "highload/test_server.py::test_a_long_pipeline_is_refused_request_by_request",
         "IncompleteReadError",
@@ -1914,8 +1931,8 @@ MUTATIONS += [
     Mutation(
         "the server says when nothing has changed",
         SERVER,
-        "            self._send(heed_conditions(self._read.scope, outcome.answer), outcome.cache_status)\n",
-        "            self._send(outcome.answer, outcome.cache_status)\n",
+        "            self._send(heed_conditions(self._read.scope, answer), cache_status)\n",
+        "            self._send(answer, cache_status)\n",
         "highload/test_server.py::test_the_server_says_when_nothing_has_changed",
         "HTTP/1.1 304 ",
     ),
@@ -2682,8 +2699,8 @@ MUTATIONS += [
     Mutation(
         "reading waits for a pipeline",
         SERVER,
-        "        if not self._waiting and not self.unparsed:\n",
-        "        if True:\n",
+        "        if self.read_paused and not self._waiting and not self.unparsed:\n",
+        "        if self.read_paused:\n",
         "highload/test_bad_clients.py::test_a_pipeline_is_read_as_it_is_answered",
         "assert",
     ),

@@ -91,9 +91,10 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._service = service_of_the_short_way(cast(ASGIApp, self.app), access_log=self.access_log)
-        self._heads = heads_of(cast(ASGIApp, self.app))
-        self._see_client = see_client_behind(cast(ASGIApp, self.app))
+        self.application = cast(ASGIApp, self.app)
+        self._service = service_of_the_short_way(self.application, access_log=self.access_log)
+        self._heads = heads_of(self.application)
+        self._see_client = see_client_behind(self.application)
         self._trusted = False
         self._received = 0
         self._without_result = 0
@@ -106,7 +107,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._joined = JoinedWrites(transport, self.loop)
         self.transport = cast(asyncio.Transport, self._joined)
-        self._trusted = is_trusted_proxy(cast(ASGIApp, self.app), self.client)
+        self._trusted = is_trusted_proxy(self.application, self.client)
         self.flow: Flow = Flow(transport, self.pipeline)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -226,7 +227,7 @@ class Connection(HttpToolsProtocol):
         service = self._service
         # Uvicorn has an application of its own for what exceeds its own limit.
         if app is self.app and service is not None:
-            app = self._begin(cycle, service)
+            app = self._begin(cycle, scope, service)
             if app is None:
                 return
             service.admission.expect()
@@ -264,10 +265,8 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         self.on_response_complete()
 
-    def _begin(self, cycle: RequestResponseCycle, service: Service) -> ASGIApp | None:
+    def _begin(self, cycle: RequestResponseCycle, scope: Scope, service: Service) -> ASGIApp | None:
         """Begin with a read that may be shared, or return what serves the request."""
-        application = cast(ASGIApp, self.app)
-        scope = cast(Scope, cycle.scope)
         service.place(scope)
         if (
             not cycle.keep_alive
@@ -275,37 +274,36 @@ class Connection(HttpToolsProtocol):
             or service.admission.full_soon
             or service.hosts.refusal(scope)
         ):
-            return application
+            return self.application
         access = service.access
         if access is not None:
             if access.asks_for_addresses:
                 self._see_client(scope)
             refusal = access.ask(scope)
             if refusal is not None:
-                return None if self._refuse(cycle, service, refusal) else application
+                return None if self._refuse(cycle, scope, service, refusal) else self.application
         # {% if cookiecutter.observability %}
         if service.sampling is not None and traced_by_client(scope):
-            return application
+            return self.application
         # {% endif %}
         read = service.reads.read_at_once(scope, self._see_client)
         if read is None:
-            return self._lean_way(cycle, service) or application
+            return self._lean_way(cycle, scope, service) or self.application
         waiter = SharedRead(self, cycle, read, service)
         try:
             service.reads.submit(read, waiter)
         except Overloaded:
             # The application says so. To answer from here would go on to the next one of a pipeline from within.
-            return application
+            return self.application
         waiter.begin()
         return None
 
-    def _lean_way(self, cycle: RequestResponseCycle, service: Service) -> ASGIApp | None:
+    def _lean_way(self, cycle: RequestResponseCycle, scope: Scope, service: Service) -> ASGIApp | None:
         """Return what serves a request past the layers of the application, where none of them has anything to do."""
         # {% if cookiecutter.observability %}
         if service.sampling is not None:
             return None
         # {% endif %}
-        scope = cast(Scope, cycle.scope)
         layer = service.reads.lean
         always = scope["path"] in service.admission.always
         if layer is None or always or not service.passes_its_layers(scope):
@@ -320,9 +318,8 @@ class Connection(HttpToolsProtocol):
             self._see_client(scope)
         return LeanRequest(self, cycle, service, lean)
 
-    def _refuse(self, cycle: RequestResponseCycle, service: Service, refusal: Response) -> bool:
+    def _refuse(self, cycle: RequestResponseCycle, scope: Scope, service: Service, refusal: Response) -> bool:
         """Refuse what looks like a read, or leave it to the application, which asks again."""
-        scope = cast(Scope, cycle.scope)
         if scope["method"] != "GET" or not NOT_SHARED.isdisjoint([name for name, _ in scope["headers"]]):
             return False
         # Later, because an answer begins the next request of a pipeline, which may be refused, too.
@@ -392,10 +389,11 @@ class SharedRead:
         elif outcome is None:
             self._send(None)
         else:
-            counter = self._read.route.seen.outcomes[outcome.cache_status]
+            answer, cache_status = outcome
+            counter = self._read.route.seen.outcomes[cache_status]
             # This is `add`, and `_send` has `observe`, without calls, which would be much of what they cost.
             counter.values[counter.base] += 1
-            self._send(heed_conditions(self._read.scope, outcome.answer), outcome.cache_status)
+            self._send(heed_conditions(self._read.scope, answer), cache_status)
 
     def set_exception(self, exception: Exception) -> None:
         """Tell the client that too many wait. To anything else there is no answer, so hang up."""
@@ -406,7 +404,7 @@ class SharedRead:
             self._send(self._service.reads.refusal)
             return
         # Here the log names the run that others share.
-        before = REQUEST_ID.set(cast(Scope, self._cycle.scope)[KEY].decode())
+        before = REQUEST_ID.set(self._read.scope[KEY].decode())
         self._connection.logger.error("Exception in ASGI application", exc_info=exception)
         REQUEST_ID.reset(before)
         self.cancel()
@@ -431,7 +429,7 @@ class SharedRead:
         values[row] += seconds
         values[row + 1 + bisect_left(SECONDS, seconds)] += 1
         if not self._connection.transport.is_closing():
-            request_id = cast(Scope, self._cycle.scope)[KEY]
+            request_id = self._read.scope[KEY]
             self._connection.send(answer, request_id, more=more, keep_alive=self._cycle.keep_alive)
 
     def _end(self) -> None:
@@ -456,7 +454,7 @@ class LeanRequest:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request."""
-        application = cast(ASGIApp, self._connection.app)
+        application = self._connection.application
         admission = self._service.admission
         received = Received(receive)
         # Most bodies come with their heads. Nobody holds a place while a client sends.
@@ -516,7 +514,7 @@ class Flow(FlowControl):
 
     def resume_reading(self) -> None:
         """Read on, unless something waits that came before."""
-        if not self._waiting and not self.unparsed:
+        if self.read_paused and not self._waiting and not self.unparsed:
             super().resume_reading()
 
 

@@ -76,7 +76,7 @@ async def service(runs: Runs, cache: ResponseCache) -> AsyncGenerator[Service]:
 
 
 def wanted(key: str, *places: str) -> Wanted:
-    return Wanted(key, places or (ANYTHING,))
+    return key, places or (ANYTHING,)
 
 
 async def generation_of(cache: ResponseCache) -> bytes:
@@ -102,7 +102,7 @@ async def test_what_is_kept_is_found(cache: ResponseCache) -> None:
 
 async def test_one_round_trip_serves_all_that_wait(cache: ResponseCache, monkeypatch: pytest.MonkeyPatch) -> None:
     await cache.keep("page", ANSWER, await generation_of(cache))
-    mget = cache._node.redis.mget
+    mget = cache._node.clients.single.mget
     round_trips = 0
 
     async def count_and_get(*keys: str) -> Any:
@@ -110,7 +110,7 @@ async def test_one_round_trip_serves_all_that_wait(cache: ResponseCache, monkeyp
         round_trips += 1
         return await mget(*keys)
 
-    monkeypatch.setattr(cache._node.redis, "mget", count_and_get)
+    monkeypatch.setattr(cache._node.clients.single, "mget", count_and_get)
     found = await asyncio.gather(*(cache.find(wanted(f"page{number or ''}")) for number in (0, 0, 1, 2)))
     assert [one.answer for one in found] == [ANSWER, ANSWER, None, None]
     assert round_trips == 1
@@ -123,8 +123,23 @@ async def test_one_round_trip_keeps_all_that_wait(redis: Redis, redis_url: str) 
         generation = await generation_of(cache)
         await asyncio.gather(*(cache.keep(f"page{number}", ANSWER, generation) for number in range(200)))
         connections = [client for client in await redis.client_list() if client["name"] == name]
-        assert len(connections) == 1
+        assert len(connections) == 2, "one for look-ups, one for all else"
         assert all([(await cache.find(wanted(f"page{number}"))).answer == ANSWER for number in range(200)])
+
+
+async def test_a_connection_that_was_closed_meanwhile_costs_nothing(redis: Redis, redis_url: str) -> None:
+    """A Redis closes idle connections, and so does a proxy; a restart closes all."""
+    name = f"{NAME}-{uuid4()}"
+    async with cache_at(f"{redis_url}?client_name={name}") as cache:
+        await cache.keep("page", ANSWER, await generation_of(cache))
+        for _ in range(2):
+            for client in await redis.client_list():
+                if client["name"] == name:
+                    await redis.client_kill_filter(_id=client["id"])
+            assert (await cache.find(wanted("page"))).answer == ANSWER
+        await cache.invalidate([ANYTHING])
+        assert (await cache.find(wanted("page"))).answer is None
+        assert not cache._cooling_down()
 
 
 async def test_an_invalidation_ends_everything_kept(cache: ResponseCache) -> None:
@@ -245,8 +260,9 @@ async def test_a_stopped_redis_costs_little_and_a_missed_invalidation_is_made_up
         await cache.invalidate([ANYTHING])
         cache._cool_until = math.inf
         with monkeypatch.context() as patch:
-            for command in ("execute_command", "pipeline"):
-                patch.setattr(cache._node.redis, command, asked.append)
+            for client in cache._node.clients:
+                for command in ("execute_command", "pipeline"):
+                    patch.setattr(client, command, asked.append)
             for _ in range(100):
                 assert await cache.find(wanted("page")) == NOT_ASKED
                 await cache.invalidate([ANYTHING])
@@ -349,7 +365,7 @@ async def test_after_an_error_any_node_is_asked_again(redis_url: str) -> None:
 
 
 async def test_a_write_during_the_making_up_is_made_up_for_too(cache: ResponseCache) -> None:
-    original = cache._node.redis.mset
+    original = cache._node.clients.pooled.mset
     renewed: list[set[str]] = []
     tokens: set[bytes] = set()
 
@@ -360,7 +376,7 @@ async def test_a_write_during_the_making_up_is_made_up_for_too(cache: ResponseCa
             await cache.invalidate(["b", "c"])
         return await original(new)
 
-    cache._node.redis.mset = renew_and_miss_a_write  # type: ignore[assignment, method-assign]
+    cache._node.clients.pooled.mset = renew_and_miss_a_write  # type: ignore[assignment, method-assign]
     cache._misses, cache._missed = 1, {"a": 1, "b": 1}
     await cache._make_up()
     assert renewed == [{"a", "b"}, {"b", "c"}], "of one place each write that was missed gets a token"
@@ -432,7 +448,7 @@ async def test_what_is_not_kept_and_cannot_wait_is_refused() -> None:
         runs.gate.set()
         outcome = await waiters[0]
     assert outcome is not None
-    assert outcome.answer.body == b"1"
+    assert outcome[0].body == b"1"
 
 
 async def is_kept(client: httpx2.AsyncClient) -> bool:

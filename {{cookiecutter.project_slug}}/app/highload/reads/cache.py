@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import MovedError, RedisError
 
 from app.highload.batching import Batcher, Flushes, Overloaded, Waiter
@@ -42,11 +43,8 @@ STORES = Flushes("cache_set")
 OWED = gauge("highload_owed_invalidations", "Places whose invalidation the cache has missed, until it is made up for.")
 
 
-class Wanted(NamedTuple):
-    """A key, and the places on which the answer under it depends."""
-
-    key: str
-    places: tuple[str, ...]
+# A key, and the places on which the answer under it depends.
+type Wanted = tuple[str, tuple[str, ...]]
 
 
 class Found(NamedTuple):
@@ -59,6 +57,13 @@ class Found(NamedTuple):
 NOT_ASKED = Found(None, None)
 
 
+class Clients(NamedTuple):
+    """The clients of a node: one for commands that may overlap, and one with a connection for those that never do."""
+
+    pooled: Redis
+    single: Redis
+
+
 class Node:
     """The node of a Redis Cluster that has the keys of a service, or a Redis that is alone.
 
@@ -68,25 +73,35 @@ class Node:
     def __init__(self, url: str, **options: Any) -> None:
         self._options = options
         self._pool = BlockingConnectionPool.from_url(url, **options)
-        self._any = self.redis = Redis(connection_pool=self._pool)
-        self._others: dict[tuple[str, int], Redis] = {}
+        self._any = self.clients = clients_of(self._pool)
+        self._others: dict[tuple[str, int], Clients] = {}
 
     async def ask[T](self, command: Callable[[Redis], Awaitable[T]]) -> T:
         """Run a command, again where a node sends it on.
 
         Raises RedisError.
         """
+        return await self._ask(lambda clients: command(clients.pooled))
+
+    async def ask_in_turn[T](self, command: Callable[[Redis], Awaitable[T]]) -> T:
+        """Do the same for commands of which one begins when the one before has ended.
+
+        To take a connection from the pool and to give it back costs a third of such a command.
+        """
+        return await self._ask(lambda clients: command(clients.single))
+
+    async def _ask[T](self, command: Callable[[Clients], Awaitable[T]]) -> T:
         try:
             try:
-                return await command(self.redis)
+                return await command(self.clients)
             except MovedError as moved:
-                self.redis = self._node_at(moved)
-                return await command(self.redis)
+                self.clients = self._node_at(moved)
+                return await command(self.clients)
         except RedisError:
-            self.redis = self._any
+            self.clients = self._any
             raise
 
-    def _node_at(self, moved: MovedError) -> Redis:
+    def _node_at(self, moved: MovedError) -> Clients:
         connection = self._pool.connection_kwargs
         if "host" not in connection:
             raise moved
@@ -95,13 +110,20 @@ class Node:
         if place not in self._others:
             options = self._options | connection | {"host": place[0], "port": place[1]}
             pool = BlockingConnectionPool(connection_class=self._pool.connection_class, **options)
-            self._others[place] = Redis(connection_pool=pool)
+            self._others[place] = clients_of(pool)
         return self._others[place]
 
     async def close(self) -> None:
         """Close all connections."""
-        for redis in (self._any, *self._others.values()):
-            await redis.connection_pool.aclose()
+        for clients in (self._any, *self._others.values()):
+            await clients.single.aclose()
+            await clients.pooled.connection_pool.aclose()
+
+
+def clients_of(pool: BlockingConnectionPool) -> Clients:
+    """Return the clients for a pool."""
+    pooled = Redis(connection_pool=pool)
+    return Clients(pooled, pooled.client())
 
 
 class ResponseCache:
@@ -153,7 +175,7 @@ class ResponseCache:
         places = list(dict.fromkeys(place for places in places_of.values() for place in places))
         asked = [*map(self._key_of, places), *(self._prefix + key for key in places_of)]
         try:
-            replies = cast(list[bytes | None], await self._node.ask(lambda redis: redis.mget(*asked)))
+            replies = cast(list[bytes | None], await self._node.ask_in_turn(lambda redis: redis.mget(*asked)))
             tokens = dict(zip(places, replies[: len(places)], strict=True))
             known = {place: token for place, token in tokens.items() if token is not None}
             if len(known) < len(places):
@@ -297,7 +319,7 @@ async def open_cache(
     """Open the connections to Redis and close them; they are made when they are first used.
 
     A service keeps its answers under its name, for `ttl` seconds. A cache that needs longer than `timeout` seconds is
-    slower than the database, so a command is not retried by the client.
+    slower than the database, so a command is repeated only where the other side has closed the connection.
     """
     node = Node(
         url,
@@ -305,7 +327,7 @@ async def open_cache(
         timeout=timeout,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
+        retry=Retry(NoBackoff(), 1, supported_errors=(LostConnection,)),
     )
     cache = ResponseCache(node, name=name, ttl=ttl, max_waiting=max_waiting)
     try:

@@ -94,10 +94,6 @@ class SharedRoute:
     fixed_places: tuple[str, ...] | None
     seen: Seen
 
-    def places(self, path: str) -> tuple[str, ...]:
-        """Return what the answers for a path of the route depend on."""
-        return places_of_path(self, path) if self.fixed_places is None else self.fixed_places
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -247,11 +243,10 @@ def places_of_path(route: SharedRoute, path: str) -> tuple[str, ...]:
 
 def places_of(sources: Sequence[Source], parameters: Mapping[str, str]) -> tuple[str, ...]:
     """Return what an answer made of some sources depends on, with the parameters of its path."""
-    return tuple(
-        place
-        for source in sources
-        for place in source.places(parameters.get(source.parameter, "") if source.parameter else None)
-    )
+    places: list[str] = []
+    for source in sources:
+        places += source.places(parameters.get(source.parameter, "") if source.parameter else None)
+    return tuple(places)
 
 
 def dependants_in(dependant: Dependant) -> Iterator[Dependant]:

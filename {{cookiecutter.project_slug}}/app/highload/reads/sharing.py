@@ -29,11 +29,11 @@ from app.highload.pagination import CURSOR, link_to_next, listen_for_pages
 from app.highload.reads.answers import OK, Answer, RawHeader, answer_of, finished
 
 # {%- if cookiecutter.caching +%}
-from app.highload.reads.cache import Found, ResponseCache, Wanted
+from app.highload.reads.cache import Found, ResponseCache
 
 # {%- endif +%}
 from app.highload.reads.dependencies import GRANTED, Granted, Guard
-from app.highload.reads.shared import CREDENTIALS, SharedRoute, SharedRoutes
+from app.highload.reads.shared import CREDENTIALS, SharedRoute, SharedRoutes, places_of_path
 
 # {%- if cookiecutter.observability +%}
 from app.highload.tracing.spans import follow, serve_route
@@ -90,15 +90,9 @@ def leave(_: Scope) -> None:
     """Leave a scope as it is."""
 
 
-class Shared(NamedTuple):
-    """An answer, and how this request came by it."""
-
-    answer: Answer
-    cache_status: Sequence[RawHeader]
-
-
-# What a waiter gets: None means that the application has to run for its request alone.
-type Outcome = Shared | None
+# What a waiter gets: an answer, and how its request came by that. None means that the application has to run for its
+# request alone.
+type Outcome = tuple[Answer, Sequence[RawHeader]] | None
 
 
 class Read(NamedTuple):
@@ -200,9 +194,10 @@ class SharedReads:
             return self.refusal
         if outcome is None:
             return None
-        read.route.seen.outcomes[outcome.cache_status].add()
-        answer = heed_conditions(read.scope, outcome.answer)
-        return answer._replace(headers=[*answer.headers, *outcome.cache_status])
+        shared, cache_status = outcome
+        read.route.seen.outcomes[cache_status].add()
+        answer = heed_conditions(read.scope, shared)
+        return answer._replace(headers=[*answer.headers, *cache_status])
 
     def read_at_once(self, scope: Scope, see_client: Callable[[Scope], None] = leave) -> Read | None:
         """Return the read that a request is, or None where it is none or that cannot be told without waiting.
@@ -235,7 +230,7 @@ class SharedReads:
         # {% endif %}
         # {% if cookiecutter.caching %}
         if self.cache is not None:
-            self.cache.submit(Wanted(read.key, self._places_of(read)), LookUp(self, read, waiter))
+            self.cache.submit((read.key, self._places_of(read)), LookUp(self, read, waiter))
             return
         # {% endif %}
         self.render(read, None, waiter)
@@ -259,8 +254,11 @@ class SharedReads:
 
     # {% if cookiecutter.caching %}
     def _places_of(self, read: Read) -> tuple[str, ...]:
+        fixed = read.route.fixed_places
+        if fixed is not None:
+            return fixed
         path: str = read.scope["path"]
-        return read.route.places(path.removeprefix(read.scope.get("root_path", "")))
+        return places_of_path(read.route, path.removeprefix(read.scope.get("root_path", "")))
 
     def may_keep(self, read: Read, reads: set[Announced]) -> bool:
         """Tell whether a run has read only what its route names; the log says once of a route that it has not."""
@@ -408,7 +406,7 @@ class LookUp:
     def set_result(self, found: Found) -> None:
         """Pass the kept answer on, or get one."""
         if found.answer is not None:
-            self._waiter.set_result(Shared(found.answer, HIT))
+            self._waiter.set_result((found.answer, HIT))
             return
         try:
             self._reads.render(self._read, found.generation, self._waiter)
@@ -440,7 +438,7 @@ class Render:
     async def send(self, reads: Sequence[Read]) -> Sequence[Outcome]:
         """Return an answer for each request, or None for each when they have to run alone."""
         if self._finished is not None:
-            return [Shared(self._finished, SHARED)] * len(reads)
+            return [(self._finished, SHARED)] * len(reads)
         # {% if cookiecutter.caching %}
         read_places = listen()
         # {% endif %}
@@ -457,7 +455,7 @@ class Render:
             await self._reads.cache.keep(reads[0].key, answer, self._generation)
             self._finished = answer
         # {% endif %}
-        return [Shared(answer, MISS), *[Shared(answer, SHARED)] * (len(reads) - 1)]
+        return [(answer, MISS), *[(answer, SHARED)] * (len(reads) - 1)]
 
 
 def counters_of(path: str) -> dict[Sequence[RawHeader], Counter]:
