@@ -2778,6 +2778,22 @@ MUTATIONS += [
         "is None",
     ),
     Mutation(
+        "the link of a kept answer is safe",
+        "app/highload/reads/answers.py",
+        " or None in own or fields is None:\n",
+        " or fields is None:\n",
+        "highload/test_answers.py::test_a_forged_answer_is_none[a line feed in the link]",
+        "is None",
+    ),
+    Mutation(
+        "an answer is read from its place in what is kept",
+        "app/highload/reads/answers.py",
+        'kept.find(b"\\r\\n\\r\\n", start)',
+        'kept.find(b"\\r\\n\\r\\n")',
+        "highload/test_answers.py::test_an_answer_is_the_same_after_it_was_kept",
+        "assert None == Answer(",
+    ),
+    Mutation(
         "a kept answer sets no cookie",
         "app/highload/reads/answers.py",
         " or name in NEVER_KEPT:\n",

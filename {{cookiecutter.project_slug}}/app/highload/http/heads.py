@@ -9,9 +9,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from app.highload.http.request_id import FIELD
 from app.highload.http.security_headers import RawHeader, SecurityHeaders
 
-# These differ from row to row, and come first.
-OF_ROW = (b"etag", b"location")
-# Ends of heads; those of the rows of a table differ in their length only, those of its pages in the link, too.
+# These differ from answer to answer, and come first.
+OWN = (b"etag", b"location", b"link")
+# Ends of heads; those of the rows of a table differ in their length only, and so do those of its pages.
 REMEMBERED = 256
 
 
@@ -28,7 +28,7 @@ class Heads:
     """Makes the heads of the answers of a worker, and keeps the newest one of each status.
 
     Those who share an answer get the same head but for the id of the request, and so do those who are refused. Of
-    different answers mostly the first fields differ, which are those of a row.
+    different answers mostly the first fields differ.
     """
 
     def __init__(self, security: SecurityHeaders | None) -> None:
@@ -53,7 +53,7 @@ class Heads:
             or head.server_headers != server_headers
         ):
             first = 0
-            while first < len(headers) and headers[first][0] in OF_ROW:
+            while first < len(headers) and headers[first][0] in OWN:
                 first += 1
             start = b"".join([b"%s: %s\r\n" % field for field in (*server_headers, *headers[:first])])
             wire = b"%s%s%s" % (STATUS_LINE[status], start, self._end(status, *headers[first:], *more))

@@ -15,6 +15,7 @@ from app.highload.etags import entity_tag
 
 OK = 200
 ETAG = b"etag"
+LINK = b"link"
 STATUSES = range(200, 600)
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class Answer(NamedTuple):
         """Return the same answer with a header field, unless it has one of this name."""
         if name in [own for own, _ in self.headers]:
             return self
-        return self._replace(headers=[*self.headers, (name, value)])
+        # The link comes right behind the tag: what differs from answer to answer is first, the rest is remembered.
+        place = 1 if name == LINK else len(self.headers)
+        return self._replace(headers=[*self.headers[:place], (name, value), *self.headers[place:]])
 
     def is_personal(self, key: Collection[bytes]) -> bool:
         """Whether it is meant for one client only, although all of them have sent the same header fields of `key`."""
@@ -69,19 +72,24 @@ class Answer(NamedTuple):
         return b"\r\n".join([*(name + b": " + value for name, value in self.headers), b"", self.body])
 
     @classmethod
-    def load(cls, dump: bytes) -> Self | None:
-        """Return the answer that was dumped, or None for what `dump` does not make.
+    def load(cls, kept: bytes, start: int = 0) -> Self | None:
+        """Return the answer that was dumped to the bytes from `start` on, or None for what `dump` does not make.
 
         Others may write to where it was kept: its head cannot end early, and its body is as long as it says.
         """
-        head, _, body = dump.partition(b"\r\n\r\n")
-        first, _, rest = head.partition(b"\r\n")
-        tag = kept_field(first)
+        end = kept.find(b"\r\n\r\n", start)
+        first, _, rest = kept[start:end].partition(b"\r\n")
+        own = [kept_field(first)]
+        if rest.startswith(LINK + b": "):
+            link, _, rest = rest.partition(b"\r\n")
+            own.append(kept_field(link))
         fields = kept_fields(rest)
-        if tag is None or tag[0] != ETAG or fields is None:
+        tag = own[0]
+        if end < 0 or tag is None or tag[0] != ETAG or None in own or fields is None:
             return None
+        body = kept[end + 4 :]
         lengths = [value for name, value in fields if name == b"content-length"]
-        return cls(OK, [tag, *fields], body) if lengths == [b"%d" % len(body)] else None
+        return cls(OK, [*filter(None, own), *fields], body) if lengths == [b"%d" % len(body)] else None
 
 
 def kept_field(line: bytes) -> RawHeader | None:

@@ -304,7 +304,7 @@ def found_in(value: bytes | None, generation: bytes) -> Found:
     """Return the answer in a stored value if it is of this generation."""
     if value is None or not value.startswith(generation):
         return Found(None, generation)
-    return Found(Answer.load(value[len(generation) :]), generation)
+    return Found(Answer.load(value, len(generation)), generation)
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from app.highload.logs import REQUEST_ID
 from app.highload.metrics.instruments import Counter, counter
 from app.highload.metrics.refusals import WAITING
 from app.highload.pagination import CURSOR, link_to_next, listen_for_pages
-from app.highload.reads.answers import OK, Answer, RawHeader, answer_of, finished
+from app.highload.reads.answers import LINK, OK, Answer, RawHeader, answer_of, finished
 
 # {%- if cookiecutter.caching +%}
 from app.highload.reads.cache import Found, ResponseCache
@@ -295,7 +295,7 @@ class SharedReads:
         if answer.status >= FIRST_ERROR and self._errors_may_be_personal:
             return None
         if answer.status == OK and (link := next_page(read.route, pages, scope["query_string"])):
-            answer = answer.with_default(b"link", link)
+            answer = answer.with_default(LINK, link)
         return answer.with_default(CACHE_CONTROL, cache_control(read.route, answer.status))
 
     async def _answer_of(self, scope: Scope) -> Answer:
@@ -523,7 +523,7 @@ def alone(send: Send, scope: Scope, route: SharedRoute) -> Send:
             status: int = message["status"]
             answer = Answer(status, [(name.lower(), value) for name, value in message["headers"]], b"")
             if status == OK and (link := next_page(route, pages, scope["query_string"])):
-                answer = answer.with_default(b"link", link)
+                answer = answer.with_default(LINK, link)
             answer = answer.with_default(CACHE_CONTROL, NO_STORE if status >= FIRST_ERROR else PRIVATE)
             not_modified = status == OK and names_tag_of(answer, scope)
             if not_modified:
