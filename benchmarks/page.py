@@ -1,15 +1,14 @@
 """The page of the benchmarks, its plots and its raw numbers: python -m benchmarks.page build/bench docs."""
 
 import json
-import shutil
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
-from benchmarks.results import CONNECTIONS, FEW_CONNECTIONS, Case, Results, median, milliseconds
+from benchmarks.results import CONNECTIONS, FEW_CONNECTIONS, RUNS, Case, Results, median, milliseconds
 
 SECTIONS = {
     "The list": ("list, 100 connections", "list, any of 1,000 pages", "list, If-None-Match"),
@@ -42,13 +41,19 @@ FIGURES = {
 }
 
 RATIOS = "## Ratios\n"
+LAST_RUNS = 3
+
+# What a run has found of each ratio.
+type Run = Sequence[Mapping[str, str]]
 
 
 def main() -> int:
     """Write the page below its introduction, the plots and the raw numbers."""
     source, target = map(Path, sys.argv[1:3])
     results = json.loads((source / "results.json").read_text())
-    shutil.copy(source / "results.json", target / "benchmarks.json")
+    if (source / RUNS).exists():
+        results["runs"] = last_runs((source / RUNS).read_text().splitlines())
+    (target / "benchmarks.json").write_text(json.dumps(results, indent=1) + "\n")
     plots.draw(results, target / "plots")
     page = target / "benchmarks.md"
     introduction = page.read_text(encoding="utf-8").partition(RATIOS)[0]
@@ -57,13 +62,18 @@ def main() -> int:
     return 0
 
 
+def last_runs(lines: Sequence[str]) -> list[Run]:
+    """Return what the last runs have found of the same ratios."""
+    runs: list[Run] = [json.loads(line) for line in lines]
+    names = [[figures["ratio"] for figures in run] for run in runs]
+    return [run for run, of_run in zip(runs, names, strict=True) if of_run == names[-1]][-LAST_RUNS:]
+
+
 def blocks(results: Results, ratios: str) -> Iterator[str]:
     """Yield the parts of the page."""
     yield f"{RATIOS}\nEach is the median of the ratios within a round.\n\n```text\n{ratios.strip()}\n```\n\n"
-    measured = {case["workload"] for case in results["cases"]}
+    yield from table_of_runs(results["runs"])
     for title, workloads in SECTIONS.items():
-        if measured.isdisjoint(workloads):
-            continue
         yield f"## {title}\n\n"
         if title in FIGURES:
             name, caption = FIGURES[title]
@@ -78,6 +88,18 @@ def blocks(results: Results, ratios: str) -> Iterator[str]:
         yield f"| {name} | {text_of(value)} |\n"
 
 
+def table_of_runs(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield what several runs have found of each ratio."""
+    yield "What a machine does to a ratio: the medians of the last runs, the newest at the right, and in brackets "
+    yield "those by CPU.\n\n"
+    titles = "".join(f" run {number} |" for number in range(1, len(runs) + 1))
+    yield f"| ratio | bound |{titles}\n|---|---|{'---|' * len(runs)}\n"
+    for figures in zip(*runs, strict=True):
+        medians = " | ".join(one["median"] for one in figures)
+        yield f"| {figures[0]['ratio']} | {figures[0]['bound']} | {medians} |\n"
+    yield "\n"
+
+
 def text_of(value: Any) -> str:
     """Return a value of the machine's description for a table."""
     if isinstance(value, dict):
@@ -86,11 +108,13 @@ def text_of(value: Any) -> str:
 
 
 def table(results: Results, workloads: Sequence[str]) -> Iterator[str]:
-    """Yield the rows of a table of those workloads that were measured."""
+    """Yield the rows of a table."""
     yield "| workload | contender | per second | spread | of the first | CPU µs | p50 ms | p99 ms | max ms | errors |\n"
     yield "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     for workload in workloads:
         cases = [case for case in results["cases"] if case["workload"] == workload]
+        if not cases:
+            raise ValueError(f"There is no result of {workload!r}: run make bench.")
         for case in cases:
             yield row(case, median(case, "per_second") / median(cases[0], "per_second"))
     yield "\n"

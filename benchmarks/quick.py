@@ -1,5 +1,6 @@
 """The ratios that guard the architecture, in one run and side by side; exits non-zero when one falls short."""
 
+import json
 import math
 import statistics
 import sys
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks import load, stages
 from benchmarks.load import Report
-from benchmarks.results import milliseconds
+from benchmarks.results import RUNS, milliseconds
 from benchmarks.service import PLACE
 from benchmarks.stages import (
     BARE,
@@ -116,6 +117,11 @@ class Ratio(NamedTuple):
     at_most: bool = False
     of_cpu: Callable[[Reports], float] | None = None
 
+    @property
+    def words(self) -> str:
+        """The bound as the tables show it."""
+        return f"{'<=' if self.at_most else '>='} {self.bound:.2f}"
+
     def keeps(self, value: float) -> bool:
         """Whether a value is within the bound."""
         return value <= self.bound if self.at_most else value >= self.bound
@@ -194,8 +200,17 @@ def report(rounds: Sequence[Reports]) -> int:
     ratios, missed = table_of_ratios(rounds)
     text = "\n".join([*table_of_measures(rounds), "", *ratios])
     (PLACE / "quick.txt").write_text(text + "\n")
+    with (PLACE / RUNS).open("a") as runs:
+        runs.write(json.dumps([figures_of(ratio, rounds) for ratio in RATIOS]) + "\n")
     print(text)
     return missed
+
+
+def figures_of(ratio: Ratio, rounds: Sequence[Reports]) -> dict[str, str]:
+    """Return what the page tells of a ratio in one of several runs."""
+    median = f"{statistics.median(map(ratio.of, rounds)):.2f}"
+    by_cpu = "" if ratio.of_cpu is None else f" ({statistics.median(map(ratio.of_cpu, rounds)):.2f})"
+    return {"ratio": ratio.name, "bound": ratio.words, "median": median + by_cpu}
 
 
 def table_of_measures(rounds: Sequence[Reports]) -> Iterator[str]:
@@ -223,12 +238,11 @@ def table_of_ratios(rounds: Sequence[Reports]) -> tuple[list[str], int]:
         values = sorted(ratio.of(reports) for reports in rounds)
         median = statistics.median(values)
         missed += not ratio.keeps(median)
-        bound = f"{'<=' if ratio.at_most else '>='} {ratio.bound:.2f}"
         spread = f"{values[0]:.2f}-{values[-1]:.2f}"
         of_cpu = ratio.of_cpu
         by_cpu = "" if of_cpu is None else f"{statistics.median(of_cpu(reports) for reports in rounds):.2f}"
         short = "" if ratio.keeps(median) else "  short"
-        lines.append(f"{ratio.name:<44}{bound:>9}{median:>9.2f}{spread:>16}{by_cpu:>9}{short}".rstrip())
+        lines.append(f"{ratio.name:<44}{ratio.words:>9}{median:>9.2f}{spread:>16}{by_cpu:>9}{short}".rstrip())
     failed = sum(report.errors for reports in rounds for report in reports.values())
     lines.append(f"{'requests with an error':<44}{'0':>9}{failed:>9}{'  short' if failed else '':>23}".rstrip())
     return lines, missed + bool(failed)

@@ -84,8 +84,8 @@ MUTATIONS = [
     Mutation(
         "a caller that went away before the flush is not in it",
         "app/highload/batching.py",
-        "            if not wanted[1].done():\n                batch.append(wanted)\n",
-        "            batch.append(wanted)\n",
+        "            if not first[1].done():\n                batch.append(first)\n",
+        "            batch.append(first)\n",
         "highload/test_batching.py::test_a_caller_that_goes_away_disturbs_nobody",
         "who left before the flush is not sent",
     ),

@@ -134,9 +134,9 @@ class Batcher[K, V]:
     def _next_batch(self) -> list[tuple[K, Waiter[V]]]:
         batch: list[tuple[K, Waiter[V]]] = []
         while self._waiting and len(batch) < self._max_batch:
-            wanted = self._waiting.popleft()
-            if not wanted[1].done():
-                batch.append(wanted)
+            first = self._waiting.popleft()
+            if not first[1].done():
+                batch.append(first)
         return batch
 
     async def _flush(self, batch: list[tuple[K, Waiter[V]]]) -> None:

@@ -94,6 +94,10 @@ class SharedRoute:
     fixed_places: tuple[str, ...] | None
     seen: Seen
 
+    def places(self, path: str) -> tuple[str, ...]:
+        """Return what the answers for a path of the route depend on."""
+        return places_of_path(self, path) if self.fixed_places is None else self.fixed_places
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

@@ -33,7 +33,7 @@ from app.highload.reads.cache import Found, ResponseCache
 
 # {%- endif +%}
 from app.highload.reads.dependencies import GRANTED, Granted, Guard
-from app.highload.reads.shared import CREDENTIALS, SharedRoute, SharedRoutes, places_of_path
+from app.highload.reads.shared import CREDENTIALS, SharedRoute, SharedRoutes
 
 # {%- if cookiecutter.observability +%}
 from app.highload.tracing.spans import follow, serve_route
@@ -254,11 +254,11 @@ class SharedReads:
 
     # {% if cookiecutter.caching %}
     def _places_of(self, read: Read) -> tuple[str, ...]:
-        fixed = read.route.fixed_places
-        if fixed is not None:
-            return fixed
+        route = read.route
+        if route.fixed_places is not None:
+            return route.fixed_places
         path: str = read.scope["path"]
-        return places_of_path(read.route, path.removeprefix(read.scope.get("root_path", "")))
+        return route.places(path.removeprefix(read.scope.get("root_path", "")))
 
     def may_keep(self, read: Read, reads: set[Announced]) -> bool:
         """Tell whether a run has read only what its route names; the log says once of a route that it has not."""
