@@ -1,5 +1,6 @@
 """The plots of the page of the benchmarks, as SVG."""
 
+from io import StringIO
 from pathlib import Path
 
 from matplotlib import style
@@ -21,6 +22,8 @@ COLOURS = {
     "naive direct": "#cc79a7",
     "naive": "#d55e00",
 }
+# The same colours on black, where the browser of a reader prefers the dark.
+FOR_THE_DARK = "<style>@media (prefers-color-scheme: dark) { svg { filter: invert(1) hue-rotate(180deg) } }</style>"
 STYLE = Path(__file__).parent / "plots.mplstyle"
 COMPARED = (
     "list, 100 connections",
@@ -36,8 +39,10 @@ def draw(results: Results, directory: Path) -> None:
     directory.mkdir(exist_ok=True)
     with style.context(STYLE):
         for name, plot in (("throughput", throughput), ("latency", latency), ("cost", cost)):
-            figure = plot(results)
-            figure.savefig(directory / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
+            svg = StringIO()
+            plot(results).savefig(svg, format="svg", metadata={"Date": None}, bbox_inches="tight")
+            text = svg.getvalue().replace(" <metadata>", f" {FOR_THE_DARK}\n <metadata>", 1)
+            (directory / f"{name}.svg").write_text(text, encoding="utf-8")
 
 
 def throughput(results: Results) -> Figure:
@@ -54,6 +59,7 @@ def throughput(results: Results) -> Figure:
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.locator_params(axis="x", nbins=4)
         axes.set_xlabel("requests a second")
     return figure
 
