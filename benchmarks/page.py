@@ -3,7 +3,7 @@
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,9 @@ def main() -> int:
     """Write the page below its introduction, the plots and the raw numbers."""
     source, target = map(Path, sys.argv[1:3])
     results = json.loads((source / "results.json").read_text())
-    if (source / RUNS).exists():
-        results["runs"] = last_runs((source / RUNS).read_text().splitlines())
+    kept = source.parent / RUNS
+    if kept.exists():
+        results["runs"] = last_runs(map(json.loads, kept.read_text().splitlines()), results)
     (target / "benchmarks.json").write_text(json.dumps(results, indent=1) + "\n")
     plots.draw(results, target / "plots")
     page = target / "benchmarks.md"
@@ -62,11 +63,12 @@ def main() -> int:
     return 0
 
 
-def last_runs(lines: Sequence[str]) -> list[Run]:
-    """Return what the last runs have found of the same ratios."""
-    runs: list[Run] = [json.loads(line) for line in lines]
-    names = [[figures["ratio"] for figures in run] for run in runs]
-    return [run for run, of_run in zip(runs, names, strict=True) if of_run == names[-1]][-LAST_RUNS:]
+def last_runs(runs: Iterable[Any], results: Results) -> list[Run]:
+    """Return what the last runs that are as long have found of the same ratios."""
+    long = ("rounds", "seconds")
+    alike: list[Run] = [run["ratios"] for run in runs if all(run[name] == results[name] for name in long)]
+    names = [[figures["ratio"] for figures in run] for run in alike]
+    return [run for run, of_run in zip(alike, names, strict=True) if of_run == names[-1]][-LAST_RUNS:]
 
 
 def blocks(results: Results, ratios: str) -> Iterator[str]:

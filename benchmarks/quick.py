@@ -31,6 +31,8 @@ from benchmarks.stages import (
     QUEUED,
     QUEUED_10K,
     RAW_100K,
+    ROUNDS,
+    SECONDS,
     UNBATCHED,
     UNCACHED,
     UNCACHED_1M,
@@ -200,8 +202,9 @@ def report(rounds: Sequence[Reports]) -> int:
     ratios, missed = table_of_ratios(rounds)
     text = "\n".join([*table_of_measures(rounds), "", *ratios])
     (PLACE / "quick.txt").write_text(text + "\n")
-    with (PLACE / RUNS).open("a") as runs:
-        runs.write(json.dumps([figures_of(ratio, rounds) for ratio in RATIOS]) + "\n")
+    run = {"rounds": ROUNDS, "seconds": SECONDS, "ratios": [figures_of(ratio, rounds) for ratio in RATIOS]}
+    with (PLACE.parent / RUNS).open("a") as runs:
+        runs.write(json.dumps(run) + "\n")
     print(text)
     return missed
 

@@ -7,8 +7,8 @@ from typing import Any
 # How many the loads against connections use.
 CONNECTIONS = (1, 10, 100, 1000)
 FEW_CONNECTIONS = CONNECTIONS[:3]
-# The file with what each run has found of the ratios.
-RUNS = "runs.jsonl"
+# The file with what each run has found of the ratios, beside the directory that each run makes anew.
+RUNS = "bench-runs.jsonl"
 
 type Results = dict[str, Any]
 type Case = dict[str, Any]
