@@ -58,4 +58,4 @@ def test_only_misses_make_a_worker_lose_time() -> None:
 
 def test_workers_that_only_read_lists_are_refused() -> None:
     with pytest.raises(ValueError, match="raise seconds_of_a_list"):
-        demand(10_000, DOCUMENT, Assumptions(seconds_of_a_list=1e-4))
+        demand(1_000_000, DOCUMENT, Assumptions(seconds_of_a_list=1e-6))
