@@ -212,8 +212,13 @@ def report(rounds: Sequence[Reports]) -> int:
 def figures_of(ratio: Ratio, rounds: Sequence[Reports]) -> dict[str, str]:
     """Return what the page tells of a ratio in one of several runs."""
     median = f"{statistics.median(map(ratio.of, rounds)):.2f}"
-    by_cpu = "" if ratio.of_cpu is None else f" ({statistics.median(map(ratio.of_cpu, rounds)):.2f})"
-    return {"ratio": ratio.name, "bound": ratio.words, "median": median + by_cpu}
+    by_cpu = median_by_cpu(ratio, rounds)
+    return {"ratio": ratio.name, "bound": ratio.words, "median": f"{median} ({by_cpu})" if by_cpu else median}
+
+
+def median_by_cpu(ratio: Ratio, rounds: Sequence[Reports]) -> str:
+    """Return the median of a ratio by CPU as the tables show it, and nothing where there is none."""
+    return "" if ratio.of_cpu is None else f"{statistics.median(map(ratio.of_cpu, rounds)):.2f}"
 
 
 def table_of_measures(rounds: Sequence[Reports]) -> Iterator[str]:
@@ -242,8 +247,7 @@ def table_of_ratios(rounds: Sequence[Reports]) -> tuple[list[str], int]:
         median = statistics.median(values)
         missed += not ratio.keeps(median)
         spread = f"{values[0]:.2f}-{values[-1]:.2f}"
-        of_cpu = ratio.of_cpu
-        by_cpu = "" if of_cpu is None else f"{statistics.median(of_cpu(reports) for reports in rounds):.2f}"
+        by_cpu = median_by_cpu(ratio, rounds)
         short = "" if ratio.keeps(median) else "  short"
         lines.append(f"{ratio.name:<44}{ratio.words:>9}{median:>9.2f}{spread:>16}{by_cpu:>9}{short}".rstrip())
     failed = sum(report.errors for reports in rounds for report in reports.values())

@@ -366,7 +366,7 @@ MUTATIONS = [
         "an answer is kept with the generation from before the query",
         "app/highload/reads/sharing.py",
         "            await self._reads.cache.keep(reads[0].key, answer, self._generation)\n",
-        "            wanted = reads[0].key, self._reads._places_of(reads[0])\n"
+        "            wanted = reads[0].key, reads[0].route.places(reads[0].scope)\n"
         "            after = (await self._reads.cache.find(wanted)).generation\n"
         "            await self._reads.cache.keep(reads[0].key, answer, after)\n",
         "highload/test_cache.py::test_a_slow_reader_cannot_resurrect_an_old_list",
@@ -2776,6 +2776,14 @@ MUTATIONS += [
         "",
         "highload/test_answers.py::test_a_forged_answer_is_none[a second answer]",
         "is None",
+    ),
+    Mutation(
+        "pages share the rest of their heads",
+        "app/highload/reads/answers.py",
+        "        place = 1 if name == LINK else len(self.headers)\n",
+        "        place = len(self.headers)\n",
+        "highload/test_answers.py::test_pages_share_all_but_the_front_of_their_heads",
+        "assert 2 == 1",
     ),
     Mutation(
         "the link of a kept answer is safe",

@@ -3,7 +3,8 @@
 import pytest
 
 from app.highload.etags import entity_tag
-from app.highload.reads.answers import OK, Answer
+from app.highload.http.heads import Heads
+from app.highload.reads.answers import LINK, OK, Answer, kept_fields
 
 BODY = b'{"a":1}'
 HEADERS = [(b"etag", entity_tag(BODY).encode()), (b"content-length", b"7"), (b"content-type", b"application/json")]
@@ -22,6 +23,17 @@ def test_an_answer_is_the_same_after_it_was_kept(body: bytes, link: list[tuple[b
     assert Answer.load(answer.dump()) == answer
     # The generation before it may be any bytes.
     assert Answer.load(b"\r\n\r\n" + answer.dump(), 4) == answer
+
+
+def test_pages_share_all_but_the_front_of_their_heads() -> None:
+    heads = Heads(None)
+    kept_fields.cache_clear()
+    for number in (b"1", b"2"):
+        answer = Answer(OK, [(b"etag", number), *HEADERS[1:]], BODY).with_default(LINK, number)
+        heads.of(OK, answer.headers, (), (), b"id")
+        assert Answer.load(answer.dump()) == answer
+    assert heads._end.cache_info().misses == 1
+    assert kept_fields.cache_info().misses == 1
 
 
 FORGED = {

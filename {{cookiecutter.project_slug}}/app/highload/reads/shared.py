@@ -17,6 +17,7 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from starlette.convertors import PathConvertor, StringConvertor
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
+from starlette.types import Scope
 
 from app.highload.generations import ANYTHING, Source
 from app.highload.lean import LeanRoute
@@ -94,9 +95,12 @@ class SharedRoute:
     fixed_places: tuple[str, ...] | None
     seen: Seen
 
-    def places(self, path: str) -> tuple[str, ...]:
-        """Return what the answers for a path of the route depend on."""
-        return places_of_path(self, path) if self.fixed_places is None else self.fixed_places
+    def places(self, scope: Scope) -> tuple[str, ...]:
+        """Return what the answer to a request of the route depends on."""
+        if self.fixed_places is not None:
+            return self.fixed_places
+        path: str = scope["path"]
+        return places_of_path(self, path.removeprefix(scope.get("root_path", "")))
 
 
 @dataclass(frozen=True, slots=True)

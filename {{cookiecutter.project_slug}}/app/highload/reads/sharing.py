@@ -230,7 +230,7 @@ class SharedReads:
         # {% endif %}
         # {% if cookiecutter.caching %}
         if self.cache is not None:
-            self.cache.submit((read.key, self._places_of(read)), LookUp(self, read, waiter))
+            self.cache.submit((read.key, read.route.places(read.scope)), LookUp(self, read, waiter))
             return
         # {% endif %}
         self.render(read, None, waiter)
@@ -253,18 +253,11 @@ class SharedReads:
         flight.submit(read, waiter)
 
     # {% if cookiecutter.caching %}
-    def _places_of(self, read: Read) -> tuple[str, ...]:
-        route = read.route
-        if route.fixed_places is not None:
-            return route.fixed_places
-        path: str = read.scope["path"]
-        return route.places(path.removeprefix(read.scope.get("root_path", "")))
-
     def may_keep(self, read: Read, reads: set[Announced]) -> bool:
         """Tell whether a run has read only what its route names; the log says once of a route that it has not."""
         if NO_KEY in reads:
             return False
-        table = unnamed(reads, self._places_of(read))
+        table = unnamed(reads, read.route.places(read.scope))
         if table is not None and read.route not in self._kept_never:
             self._kept_never.add(read.route)
             logger.error(
